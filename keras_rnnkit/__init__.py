@@ -1,0 +1,41 @@
+"""Recurrent layers for Keras 3 that drop in, tune, and export to TFLite."""
+
+import keras as _keras
+
+if _keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        "`keras_rnnkit` needs Keras's TensorFlow backend; received "
+        f"{_keras.backend.backend()!r}: set the environment variable "
+        "KERAS_BACKEND=tensorflow before Keras is imported"
+    )
+
+from keras_rnnkit import cells, layers
+from keras_rnnkit.cells import GRUCell, LSTMCell, SimpleRNNCell, SplitCell
+from keras_rnnkit.convert import from_keras, to_keras
+from keras_rnnkit.layers import (
+    GRU,
+    LSTM,
+    RNN,
+    Bidirectional,
+    SimpleRNN,
+    StackedRNN,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Bidirectional",
+    "GRUCell",
+    "LSTMCell",
+    "SimpleRNN",
+    "SimpleRNNCell",
+    "SplitCell",
+    "StackedRNN",
+    "cells",
+    "from_keras",
+    "layers",
+    "to_keras",
+]

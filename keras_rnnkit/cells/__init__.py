@@ -1,0 +1,8 @@
+"""The equations. A cell is one step of a recurrent network, without any loop."""
+
+from keras_rnnkit.cells.gru import GRUCell
+from keras_rnnkit.cells.lstm import LSTMCell
+from keras_rnnkit.cells.simple_rnn import SimpleRNNCell
+from keras_rnnkit.cells.split import SplitCell
+
+__all__ = ["GRUCell", "LSTMCell", "SimpleRNNCell", "SplitCell"]

@@ -1,0 +1,171 @@
+"""What the SimpleRNN, LSTM and GRU cells share: arguments, weights, dropout, noise."""
+
+import keras
+from keras import ops
+
+from keras_rnnkit.arguments import check_positive_integer, check_probability
+from keras_rnnkit.cells.split import SplitCell
+
+EPSILON = 1e-3  # the default of `keras.layers.LayerNormalization`
+
+
+class GatedCell(SplitCell):
+    """A split cell that has the arguments and weights of its namesake in Keras.
+
+    A cell subclasses this class and the namesake, in that order, and states `gates`,
+    the number of blocks in its kernels.
+    """
+
+    gates = 1
+
+    def __init__(self, units, *args, **kwargs):
+        check_positive_integer("units", units)
+        given = self.signature.bind_partial(self, units, *args, **kwargs).arguments
+        for name in ("dropout", "recurrent_dropout"):
+            check_probability(name, given.get(name, 0.0))
+        super().__init__(units, *args, **kwargs)
+
+    def get_config(self):
+        config = super().get_config() | {n: getattr(self, n) for n in self.options}
+        if hasattr(self, "implementation"):
+            config["implementation"] = self.implementation
+        return config
+
+    def add_gate_weights(self, features, width, bias_shape, bias_initializer=None):
+        """Adds `kernel`, `recurrent_kernel` and `bias`, named and shaped as Keras does.
+
+        Args:
+            features: size of the input's last axis.
+            width: size of the state that `recur` multiplies.
+            bias_shape: shape of the bias; without `use_bias` there is none.
+            bias_initializer: taken in place of `self.bias_initializer`.
+        """
+        if features is None:
+            raise ValueError(
+                f"the last axis of the input of `{self.name}` must have a known size; "
+                "received None: give it, as in `keras.Input(shape=(steps, features))`"
+            )
+        self.kernel = self._add("kernel", (features, self.gates * self.units))
+        self.recurrent_kernel = self._add(
+            "recurrent_kernel", (width, self.gates * self.units), "recurrent"
+        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self._add("bias", bias_shape, "bias", bias_initializer)
+
+    def _add(self, name, shape, like="kernel", initializer=None):
+        """Adds a weight with the initializer, regularizer and constraint of `like`."""
+        return self.add_weight(
+            shape=shape,
+            name=name,
+            initializer=initializer or getattr(self, f"{like}_initializer"),
+            regularizer=getattr(self, f"{like}_regularizer"),
+            constraint=getattr(self, f"{like}_constraint"),
+        )
+
+    def _add_gain(self, name, shape):
+        return self.add_weight(shape=shape, name=name, initializer="ones")
+
+    # Dropout: drawn once for a sequence, from the cell's seed generator, in the order
+    # in which Keras draws; a list of one for each gate where Keras has them apart.
+
+    def constants(self, batch_size=None, training=False):
+        """Every weight by its name, and `dropout` and `recurrent_dropout`: the masks
+        `(batch, features)` and `(batch, width)` on inputs and state, or `None`."""
+        k = super().constants()
+        k.dropout = k.recurrent_dropout = None
+        if training and self.dropout:
+            k.dropout = self._masks(batch_size, self.kernel, self.dropout)
+        if training and self.recurrent_dropout:
+            k.recurrent_dropout = self._masks(
+                batch_size, self.recurrent_kernel, self.recurrent_dropout
+            )
+        return k
+
+    def _masks(self, batch_size, kernel, rate):
+        ones = ops.ones((batch_size, kernel.shape[0]), self.compute_dtype)
+        masks = [
+            keras.random.dropout(ones, rate, seed=self.seed_generator)
+            for _ in range(getattr(self, "dropout_mask_count", 1))
+        ]
+        return masks if hasattr(self, "dropout_mask_count") else masks[0]
+
+    def step_constants(self, inputs, states, training):
+        k = self.constants()
+        if training:  # Keras's own loop has the masks of a sequence kept on the cell.
+            k.dropout = self.get_dropout_mask(inputs)
+            k.recurrent_dropout = self.get_recurrent_dropout_mask(states[0])
+        return k
+
+
+class ZoneoutCell(GatedCell):
+    """A gated cell whose units may keep their state for a step.
+
+    Zoneout (Krueger et al. 2017, arXiv:1606.01305): in training each unit keeps its
+    state with probability p, drawn anew at each step; else the new state is its
+    expectation, `p s_{t-1} + (1 - p) s_t`.
+    """
+
+    @property
+    def zoneout_rates(self):
+        """The rate of each state."""
+        sizes = self.state_size
+        count = len(sizes) if isinstance(sizes, (list, tuple)) else 1
+        given = self.zoneout
+        return list(given) if isinstance(given, (list, tuple)) else [given] * count
+
+    def check_zoneout(self):
+        for rate in self.zoneout_rates:
+            check_probability("zoneout", rate)
+        sizes = keras.tree.flatten(self.state_size)
+        if len(self.zoneout_rates) != len(sizes):
+            raise ValueError(
+                f"`zoneout` must be a number or {len(sizes)} of them, one for each "
+                f"state; received {self.zoneout!r}"
+            )
+
+    def noise(self, shape, training=False):
+        """Zeros and ones: 1 where a unit keeps its state."""
+        if not training or not any(self.zoneout_rates):
+            return None
+        return [
+            ops.cast(
+                keras.random.uniform((*shape, size), seed=self.seed_generator) < rate,
+                self.compute_dtype,
+            )
+            for size, rate in zip(
+                keras.tree.flatten(self.state_size), self.zoneout_rates, strict=True
+            )
+        ]
+
+    def zone_out(self, new_states, states, noise):
+        """Mixes the states before and after the step."""
+        if not any(self.zoneout_rates):
+            return new_states
+        keep = noise or self.zoneout_rates
+        return [
+            p * old + (1 - p) * new
+            for p, old, new in zip(keep, states, new_states, strict=True)
+        ]
+
+
+def gate_products(inputs, kernel, masks):
+    """Returns `inputs @ kernel` after dropout, whose masks may differ by gate."""
+    if not isinstance(masks, list):
+        return ops.matmul(inputs if masks is None else inputs * masks, kernel)
+    blocks = ops.split(kernel, len(masks), axis=-1)
+    products = [ops.matmul(inputs * m, b) for m, b in zip(masks, blocks, strict=True)]
+    return ops.concatenate(products, axis=-1)
+
+
+def normalize(inputs, gain):
+    """Layer normalization over the last axis (Ba et al. 2016), without a shift.
+
+    `gain (x - mean) / sqrt(variance + 1e-3)`, in float32 where the inputs are narrower.
+    """
+    dtype = inputs.dtype
+    wide = ops.cast(inputs, "float64" if dtype == "float64" else "float32")
+    mean = ops.mean(wide, axis=-1, keepdims=True)
+    centred = wide - mean
+    variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
+    return gain * ops.cast(centred * ops.rsqrt(variance + EPSILON), dtype)

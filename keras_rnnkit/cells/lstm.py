@@ -1,0 +1,121 @@
+"""The long short-term memory cell."""
+
+import keras
+from keras import ops
+
+from keras_rnnkit.arguments import check_positive_integer, extends
+from keras_rnnkit.cells.gated import ZoneoutCell, gate_products, normalize
+
+
+@extends(keras.layers.LSTMCell)
+class LSTMCell(ZoneoutCell, keras.layers.LSTMCell):
+    """Long short-term memory (Hochreiter and Schmidhuber 1997, Gers et al. 2000).
+
+        [a_i a_f a_g a_o] = xₜ W + hₜ₋₁ R + b
+
+        i = σ(a_i)     f = σ(a_f)     g = φ(a_g)     o = σ(a_o)
+        cₜ = f ∘ cₜ₋₁ + i ∘ g
+        hₜ = o ∘ φ(cₜ)
+
+    W is `kernel`, R `recurrent_kernel`, b `bias`, σ `recurrent_activation`, φ
+    `activation`. The states are [h, c], the output is h.
+
+    Args:
+        units: positive int, the size of c. This and all other arguments, defaults,
+            weights and states are those of `keras.layers.LSTMCell`.
+        peephole: bool, default False. The gates see the cell state (Gers and
+            Schmidhuber 2000): a_i += p_i ∘ cₜ₋₁, a_f += p_f ∘ cₜ₋₁, a_o += p_o ∘ cₜ.
+            Adds the weight `peephole_kernel` `(3, units)`, in the order i, f, o.
+        projection_units: int or None, default None. The size of h and of the output
+            (Sak et al. 2014, arXiv:1402.1128): hₜ = (o ∘ φ(cₜ)) P. Adds the weight
+            `projection_kernel` `(units, projection_units)`.
+        layer_norm: bool, default False. Ba et al. 2016 (arXiv:1607.06450):
+            a = LN(xₜ W) + LN(hₜ₋₁ R) + b, hₜ = o ∘ φ(LN(cₜ) + β). Adds the weights
+            `kernel_gain`, `recurrent_gain` `(4 units,)`, `state_gain` and
+            `state_shift` `(units,)`.
+        zoneout: float in [0, 1) or a pair of them for [h, c], default 0. Krueger et al.
+            2017 (arXiv:1606.01305): the probability that a unit keeps its state for a
+            step; outside training the states are their expectation.
+
+    Raises:
+        ValueError: sizes not positive integers, rates outside [0, 1).
+    """
+
+    gates = 4
+
+    def __init__(
+        self,
+        *args,
+        peephole=False,
+        projection_units=None,
+        layer_norm=False,
+        zoneout=0.0,
+        **kwargs,
+    ):
+        super().__init__(*args, **kwargs)
+        if projection_units is not None:
+            check_positive_integer("projection_units", projection_units)
+        self.peephole = peephole
+        self.projection_units = projection_units
+        self.layer_norm = layer_norm
+        self.zoneout = zoneout
+        self.output_size = projection_units or self.units
+        self.state_size = [self.output_size, self.units]
+        self.check_zoneout()
+
+    def build(self, input_shape):
+        self.add_gate_weights(
+            input_shape[-1], self.output_size, (4 * self.units,), self._initial_bias
+        )
+        if self.peephole:
+            self.peephole_kernel = self._add("peephole_kernel", (3, self.units))
+        if self.projection_units:
+            self.projection_kernel = self._add(
+                "projection_kernel", (self.units, self.projection_units)
+            )
+        if self.layer_norm:
+            self.kernel_gain = self._add_gain("kernel_gain", (4 * self.units,))
+            self.recurrent_gain = self._add_gain("recurrent_gain", (4 * self.units,))
+            self.state_gain = self._add_gain("state_gain", (self.units,))
+            self.state_shift = self.add_weight(
+                shape=(self.units,), name="state_shift", initializer="zeros"
+            )
+
+    def _initial_bias(self, shape, dtype=None):
+        """The bias initializer, with ones for the forget gate if so asked."""
+        if not self.unit_forget_bias:
+            return self.bias_initializer(shape, dtype=dtype)
+        return ops.concatenate(
+            [
+                self.bias_initializer((self.units,), dtype=dtype),
+                ops.ones((self.units,), dtype=dtype),
+                self.bias_initializer((2 * self.units,), dtype=dtype),
+            ]
+        )
+
+    def project(self, inputs, k):
+        z = gate_products(inputs, k.kernel, k.dropout)
+        if self.layer_norm:
+            z = normalize(z, k.kernel_gain)
+        return z + k.bias if self.use_bias else z
+
+    def recur(self, states, k):
+        r = gate_products(states[0], k.recurrent_kernel, k.recurrent_dropout)
+        return normalize(r, k.recurrent_gain) if self.layer_norm else r
+
+    def pointwise(self, z, r, states, k, noise=None):
+        c_before = states[1]
+        a_i, a_f, a_g, a_o = ops.split(z + r, 4, axis=-1)
+        if self.peephole:
+            p_i, p_f, p_o = ops.unstack(k.peephole_kernel)
+            a_i, a_f = a_i + p_i * c_before, a_f + p_f * c_before
+        i = self.recurrent_activation(a_i)
+        f = self.recurrent_activation(a_f)
+        c = f * c_before + i * self.activation(a_g)
+        o = self.recurrent_activation(a_o + p_o * c if self.peephole else a_o)
+        seen = normalize(c, k.state_gain) + k.state_shift if self.layer_norm else c
+        h = o * self.activation(seen)
+        if self.projection_units:
+            h = ops.matmul(h, k.projection_kernel)
+        h, c = self.zone_out([h, c], states, noise)
+        return h, [h, c]

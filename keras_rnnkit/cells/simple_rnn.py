@@ -1,0 +1,49 @@
+"""The simple recurrent cell."""
+
+import keras
+
+from keras_rnnkit.arguments import extends
+from keras_rnnkit.cells.gated import GatedCell, gate_products, normalize
+
+
+@extends(keras.layers.SimpleRNNCell)
+class SimpleRNNCell(GatedCell, keras.layers.SimpleRNNCell):
+    """The fully connected recurrent cell of Elman (1990).
+
+        hₜ = f(xₜ W + hₜ₋₁ R + b),    yₜ = hₜ
+
+    W is `kernel`, R `recurrent_kernel`, b `bias`, f `activation`. An output of its own,
+    yₜ = g(hₜ V + c), is a `Dense` layer on top.
+
+    Args:
+        units: positive int, the size of h. This and all other arguments, defaults,
+            weights and states are those of `keras.layers.SimpleRNNCell`.
+        layer_norm: bool, default False. Ba et al. 2016 (arXiv:1607.06450):
+            hₜ = f(LN(xₜ W + hₜ₋₁ R) + b). Adds the weight `gain` `(units,)`.
+
+    Raises:
+        ValueError: `units` not a positive integer, dropout rates outside [0, 1).
+    """
+
+    def __init__(self, *args, layer_norm=False, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.layer_norm = layer_norm
+
+    def build(self, input_shape):
+        self.add_gate_weights(input_shape[-1], self.units, (self.units,))
+        if self.layer_norm:
+            self.gain = self._add_gain("gain", (self.units,))
+
+    def project(self, inputs, k):
+        z = gate_products(inputs, k.kernel, k.dropout)
+        return z + k.bias if self.use_bias and not self.layer_norm else z
+
+    def recur(self, states, k):
+        return gate_products(states[0], k.recurrent_kernel, k.recurrent_dropout)
+
+    def pointwise(self, z, r, states, k, noise=None):
+        a = z + r
+        if self.layer_norm:
+            a = normalize(a, k.gain) + (k.bias if self.use_bias else 0)
+        h = self.activation(a)
+        return h, [h]

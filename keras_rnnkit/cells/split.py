@@ -1,0 +1,83 @@
+"""The contract between a cell and the loop: a step told apart into its parts."""
+
+from types import SimpleNamespace
+
+import keras
+from keras import ops
+
+
+class SplitCell(keras.layers.Layer):
+    """A recurrent cell whose step is told apart into three parts.
+
+    The loop reads `k = cell.constants(...)` once for a sequence and then runs, for
+    every step t,
+
+        z_t = project(x_t, k)                     needs no earlier state
+        r_t = recur(s_{t-1}, k)                   the matrix product with the state
+        y_t, s_t = pointwise(z_t, r_t, s_{t-1}, k)
+
+    so that it may compute all `z_t` in one product and run the rest as it likes. States
+    are lists, also of one. A cell of your own that subclasses this class writes the
+    three methods, `build`, `state_size` and `output_size`; nothing else is needed to
+    run on the loop and in `keras.layers.RNN`.
+    """
+
+    def constants(self, batch_size=None, training=False) -> SimpleNamespace:
+        """Returns what stays the same through a sequence.
+
+        Here: every weight, by its name, in the compute dtype. A subclass may add what
+        it draws once for a sequence, such as dropout masks.
+
+        Args:
+            batch_size: int or scalar tensor, the number of sequences.
+            training: bool.
+        """
+        del batch_size, training
+        return SimpleNamespace(
+            **{w.name: ops.cast(w, self.compute_dtype) for w in self.weights}
+        )
+
+    def noise(self, shape, training=False):
+        """Returns what a step needs drawn anew: a list of tensors, or `None`.
+
+        Args:
+            shape: the leading axes, `(batch,)` for a step or `(time, batch)`.
+            training: bool.
+        """
+        del shape, training
+        return None
+
+    def project(self, inputs, k):
+        """Maps inputs `(..., features)` to `z` `(..., width)`."""
+        raise NotImplementedError
+
+    def recur(self, states, k):
+        """Returns `r`, the matrix product with the states before the step."""
+        raise NotImplementedError
+
+    def pointwise(self, z, r, states, k, noise=None):
+        """Returns the step's output and its new states."""
+        raise NotImplementedError
+
+    def step(self, z, states, k, noise=None):
+        """Returns the step's output and its new states from the projected input."""
+        return self.pointwise(z, self.recur(states, k), states, k, noise)
+
+    def call(self, inputs, states, training=False):
+        nested = isinstance(states, (list, tuple))
+        states = list(states) if nested else [states]
+        k = self.step_constants(inputs, states, training)
+        noise = self.noise((ops.shape(inputs)[0],), training)
+        output, states = self.step(self.project(inputs, k), states, k, noise)
+        return output, states if nested else states[0]
+
+    def step_constants(self, inputs, states, training):
+        """`constants` for a single step, outside the loop."""
+        del states
+        return self.constants(ops.shape(inputs)[0], training)
+
+    def get_initial_state(self, batch_size=None):
+        """Returns zeros, `(batch, size)` for each state."""
+        sizes = self.state_size
+        sizes = sizes if isinstance(sizes, (list, tuple)) else [sizes]
+        return [ops.zeros((batch_size, size), self.compute_dtype) for size in sizes]

@@ -1,0 +1,190 @@
+"""Models of stock Keras made into models of this package, and back."""
+
+import keras
+
+from keras_rnnkit import cells, layers
+from keras_rnnkit.arguments import PACKAGE
+
+NAMES = {
+    **{name: layers for name in ("RNN", "SimpleRNN", "LSTM", "GRU", "Bidirectional")},
+    **{name: cells for name in ("SimpleRNNCell", "LSTMCell", "GRUCell")},
+}
+OURS = {name: getattr(module, name) for name, module in NAMES.items()}
+STOCK = {name: getattr(keras.layers, name) for name in NAMES}
+
+
+def from_keras(model: keras.Model) -> keras.Model:
+    """Returns the model with its recurrent layers replaced by those of this package.
+
+    Every `SimpleRNN`, `LSTM`, `GRU`, `Bidirectional`, `RNN` and cell of Keras is
+    replaced, in nested models and in wrappers such as `TimeDistributed` too. Names,
+    weights, shared layers and the arguments of `compile` stay. `model` is not touched.
+    The new optimizer, and the states of stateful layers, begin afresh.
+
+    Args:
+        model: a functional or sequential model.
+
+    Raises:
+        ValueError: a subclassed model, or a layer of a user's class that makes recurrent
+            layers of its own: what they contain cannot be replaced from outside.
+    """
+    return _convert(model, _ours, {})
+
+
+def to_keras(model: keras.Model) -> keras.Model:
+    """Returns the model with the layers of this package replaced by those of Keras.
+
+    The way back from `from_keras`.
+
+    Raises:
+        ValueError: as `from_keras`, and a layer or an argument that Keras lacks.
+    """
+    return _convert(model, _stock, {})
+
+
+def _convert(model, replace, clones):
+    """Clones the model through `replace`; `clones` holds the layers done, by `id`."""
+    functional = type(keras.Model(*[keras.Input(())] * 2))
+    if not isinstance(model, (keras.Sequential, functional)):
+        raise ValueError(
+            "the model must be functional or sequential; received an instance of the "
+            f"subclass `{type(model).__name__}`: replace the layers in its own code"
+        )
+    if not model.built:
+        raise ValueError(
+            f"the model must be built; received `{model.name}` without an input shape: "
+            "add a `keras.Input` or call the model once"
+        )
+
+    def clone(layer):
+        if id(layer) not in clones:
+            clones[id(layer)] = _clone(layer, replace, clones)
+        return clones[id(layer)]
+
+    if isinstance(model, keras.Sequential):
+        converted = keras.models.clone_model(model, clone_function=clone)
+        converted.build(model.input_shape)
+    else:
+        converted = keras.models.clone_model(
+            model,
+            input_tensors=_inputs(model),
+            clone_function=clone,
+            call_function=_call_stock if replace is _stock else None,
+        )
+    converted.set_weights(model.get_weights())
+    return converted
+
+
+def _inputs(model):
+    """New inputs of the same names, which `clone_model` would not keep."""
+    layers = [x for x in model.layers if isinstance(x, keras.layers.InputLayer)]
+    layer_of = {id(layer.output): layer for layer in layers}
+    return keras.tree.map_structure(
+        lambda x: (
+            type(layer_of[id(x)]).from_config(layer_of[id(x)].get_config()).output
+        ),
+        model.input,
+    )
+
+
+def _clone(layer, replace, clones):
+    if isinstance(layer, keras.Model):
+        return _convert(layer, replace, clones)
+    if not isinstance(layer, keras.layers.Layer):  # an operation of `keras.ops`
+        return type(layer).from_config(layer.get_config())
+    config = keras.saving.serialize_keras_object(layer)
+    replaced = _walk(config, replace, layer.name)
+    if replaced == config:
+        new = type(layer).from_config(layer.get_config())
+    else:
+        new = keras.saving.deserialize_keras_object(
+            _walk(replaced, _unbuilt, layer.name), safe_mode=False
+        )
+        _copy_unsaved(layer, new)
+    _check_replaced(new, layer.name, replace)
+    return new
+
+
+def _call_stock(layer, *args, lengths=None, **kwargs):
+    if lengths is not None:
+        raise ValueError(
+            f"`{layer.name}` has no equal in Keras: it is called with `lengths`"
+        )
+    return layer(*args, **kwargs)
+
+
+def _walk(config, replace, name):
+    """Copies a serialized object with every object in it passed through `replace`."""
+    if isinstance(config, (list, tuple)):
+        return type(config)(_walk(each, replace, name) for each in config)
+    if not isinstance(config, dict):
+        return config
+    if isinstance(config.get("config"), dict):
+        name = config["config"].get("name", name)
+    config = {key: _walk(value, replace, name) for key, value in config.items()}
+    return replace(config, name) if "class_name" in config else config
+
+
+def _unbuilt(config, name):
+    """The serialized object without its shapes: a layer built where it is called has
+    the names of its weights under those of the layers around it."""
+    return {key: value for key, value in config.items() if key != "build_config"}
+
+
+def _ours(config, name):
+    """The serialized object with a class of Keras replaced by ours."""
+    class_name = config["class_name"]
+    if class_name not in STOCK or config["module"] != "keras.layers":
+        return config
+    registered = f"{PACKAGE}>{class_name}"
+    return config | {
+        "module": OURS[class_name].__module__,
+        "registered_name": registered,
+    }
+
+
+def _stock(config, name):
+    """The serialized object with a class of ours replaced by Keras's."""
+    class_name = config["class_name"]
+    if not (config.get("registered_name") or "").startswith(f"{PACKAGE}>"):
+        return config
+    if class_name not in STOCK:
+        raise ValueError(f"`{name}` has no equal in Keras: it is a `{class_name}`")
+    arguments = dict(config["config"])
+    ours = OURS[class_name]
+    for option in getattr(ours, "options", ()):
+        value = arguments.pop(option)
+        if value != ours.signature.parameters[option].default:
+            raise ValueError(
+                f"`{name}` has no equal in Keras: it has `{option}={value!r}`"
+            )
+    return config | {
+        "module": "keras.layers",
+        "registered_name": None,
+        "config": arguments,
+    }
+
+
+def _copy_unsaved(old, new):
+    """Copies what Keras 3.15 leaves out of a layer's configuration."""
+    for name in ("use_cudnn", "implementation", "dropout_mask_count"):
+        if hasattr(old, name):
+            setattr(new, name, getattr(old, name))
+    for part in ("cell", "layer", "forward_layer", "backward_layer"):
+        if hasattr(old, part) and hasattr(new, part):
+            _copy_unsaved(getattr(old, part), getattr(new, part))
+    for pair in zip(getattr(old, "cells", ()), getattr(new, "cells", ()), strict=True):
+        _copy_unsaved(*pair)
+
+
+def _check_replaced(layer, name, replace):
+    """Raises where a layer makes recurrent layers that its configuration hides."""
+    left = STOCK if replace is _ours else OURS
+    # Keras has no public way to list the layers within a layer.
+    for inner in layer._flatten_layers():
+        if type(inner) in left.values():
+            raise ValueError(
+                f"`{name}` of the class `{type(layer).__name__}` makes a "
+                f"`{type(inner).__name__}` that its `get_config` does not hold: replace "
+                "it in the code of that class"
+            )

@@ -1,0 +1,10 @@
+"""What goes into a model: cells put on the loop, and wrappers of such layers."""
+
+from keras_rnnkit.layers.bidirectional import Bidirectional
+from keras_rnnkit.layers.gru import GRU
+from keras_rnnkit.layers.lstm import LSTM
+from keras_rnnkit.layers.rnn import RNN
+from keras_rnnkit.layers.simple_rnn import SimpleRNN
+from keras_rnnkit.layers.stacked_rnn import StackedRNN
+
+__all__ = ["GRU", "LSTM", "RNN", "Bidirectional", "SimpleRNN", "StackedRNN"]

@@ -1,0 +1,102 @@
+"""Both directions of a sequence."""
+
+import keras
+import tensorflow as tf
+from keras import ops, tree
+
+from keras_rnnkit.arguments import PACKAGE
+from keras_rnnkit.layers.checks import check_call
+from keras_rnnkit.recurrence import as_mask
+
+MERGES = {
+    "concat": lambda forward, backward: tf.concat([forward, backward], axis=-1),
+    "sum": lambda forward, backward: forward + backward,
+    "ave": lambda forward, backward: (forward + backward) / 2,
+    "mul": lambda forward, backward: forward * backward,
+}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Bidirectional(keras.layers.Bidirectional):
+    """Runs a recurrent layer over a sequence forwards and another one backwards.
+
+        yₜ = merge(h⃗ₜ, h⃖ₜ)    (Schuster and Paliwal 1997)
+
+    Takes the place of `keras.layers.Bidirectional`: the same arguments, defaults,
+    weights, states and outputs, for every recurrent layer and `StackedRNN`.
+
+    Args:
+        layer: the forward layer, made anew from its configuration.
+        merge_mode: "concat", "sum", "mul", "ave", or None for both as a tuple.
+        weights: list of initial weights, the forward layer's first, or None.
+        backward_layer: the layer that runs backwards, with `go_backwards=True`; default
+            the forward layer's configuration.
+
+    Call arguments, shapes and errors are those of `RNN`; `initial_state` holds the
+    forward layer's states and then the backward layer's, as does the output.
+    """
+
+    def __init__(self, layer, *args, **kwargs):
+        super().__init__(layer, *args, **kwargs)
+        self.supports_masking = True
+
+    @property
+    def state_size(self):
+        """The sizes of the forward layer's states and of the backward layer's."""
+        return [*self.forward_layer.state_size, *self.backward_layer.state_size]
+
+    @property
+    def states(self):
+        """The states of a stateful layer, or `None`."""
+        states = self.forward_layer.states, self.backward_layer.states
+        return None if None in states else (*states[0], *states[1])
+
+    def call(
+        self, sequences, initial_state=None, mask=None, training=None, lengths=None
+    ):
+        initial_state, mask, lengths = check_call(
+            self, sequences, initial_state, mask, lengths
+        )
+        mask = as_mask(mask, lengths, sequences)
+        given = {"forward": {}, "backward": {}}
+        if initial_state is not None:
+            half = len(self.forward_layer.state_size)
+            given["forward"]["initial_state"] = initial_state[:half]
+            given["backward"]["initial_state"] = initial_state[half:]
+        shared = {"mask": mask, "training": training}
+        forward = self.forward_layer(sequences, **given["forward"], **shared)
+        backward = self.backward_layer(sequences, **given["backward"], **shared)
+
+        states = ()
+        if self.return_state:
+            forward, *forward_states = forward
+            backward, *backward_states = backward
+            states = (*forward_states, *backward_states)
+        forward, backward = (
+            ops.cast(y, self.compute_dtype) for y in (forward, backward)
+        )
+        if self.return_sequences:
+            backward = tf.reverse(backward, [1])
+        if self.merge_mode is None:
+            outputs = (forward, backward)
+        else:
+            outputs = (MERGES[self.merge_mode](forward, backward),)
+        if lengths is not None and self.return_sequences:
+            for output in outputs:
+                output._keras_mask = mask
+        outputs += states
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def compute_output_spec(
+        self, sequences, initial_state=None, mask=None, training=None, lengths=None
+    ):
+        check_call(self, sequences, initial_state, mask, lengths)
+        states = {} if initial_state is None else {"initial_state": initial_state}
+        return super().compute_output_spec(sequences, **states)
+
+    def compute_mask(self, _, mask):
+        mask = tree.flatten(mask)[0] if self.return_sequences else None
+        masks = [mask] * (1 if self.merge_mode else 2)
+        if self.return_state:
+            masks += [None] * len(tree.flatten(self.state_size))
+        return masks if len(masks) > 1 else masks[0]

@@ -1,0 +1,87 @@
+"""What LSTM, GRU and SimpleRNN share: a layer that makes its own cell."""
+
+import keras
+import tensorflow as tf
+
+from keras_rnnkit.arguments import check_choice
+from keras_rnnkit.layers.rnn import RNN, dropout_masks, time_major
+
+
+def from_cell(name: str) -> property:
+    """An attribute that the layer reads from its cell."""
+    return property(lambda layer: getattr(layer.cell, name))
+
+
+class CellLayer(RNN):
+    """A layer that takes the arguments of its cell beside those of `RNN`.
+
+    A layer subclasses this class and its namesake in `keras.layers`, in that order, and
+    states `cell_class` and `cell_name`.
+    """
+
+    cell_class: type
+    cell_name: str
+
+    def __init__(self, *args, **kwargs):
+        given = self.signature.bind(self, *args, **kwargs).arguments
+        del given["self"]
+        given |= given.pop("kwargs", {})
+        takes_cudnn = "use_cudnn" in self.signature.parameters
+        if takes_cudnn:
+            use_cudnn = given.pop("use_cudnn", "auto")
+            check_choice("use_cudnn", use_cudnn, ("auto", True, False))
+        names = [*self.cell_class.signature.parameters, "implementation"]
+        cell = self.cell_class(
+            **{name: given.pop(name) for name in names if name in given},
+            **{name: given[name] for name in ("dtype", "trainable") if name in given},
+            name=self.cell_name,
+        )
+        # Not by `super()`: the namesake's constructor would make a cell of its own.
+        keras.layers.RNN.__init__(self, cell, **given)
+        self.supports_masking = True
+        self.input_spec = keras.layers.InputSpec(ndim=3)
+        if takes_cudnn:
+            self.use_cudnn = use_cudnn
+            if self._goes_to_cudnn():
+                self.supports_jit = False
+
+    def build(self, sequences_shape, initial_state_shape=None):
+        super().build(sequences_shape, initial_state_shape)
+        self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
+
+    def inner_loop(self, sequences, initial_state, mask, training=False):
+        use_cudnn = getattr(self, "use_cudnn", False)
+        if use_cudnn and self._goes_to_cudnn():
+            # Keras's own hand-over, which stands behind `RNN` in the method order.
+            with dropout_masks(self.cell, time_major(sequences), initial_state):
+                return super(RNN, self).inner_loop(
+                    sequences, initial_state, mask, training
+                )
+        if use_cudnn is True:
+            raise ValueError(
+                f"`use_cudnn=True` in `{self.name}` needs a GPU and an architecture "
+                "that cuDNN knows; received neither: pass `use_cudnn='auto'`"
+            )
+        return super().inner_loop(sequences, initial_state, mask, training)
+
+    def _goes_to_cudnn(self) -> bool:
+        """Whether Keras would hand this layer over to cuDNN."""
+        cell = self.cell
+        return bool(
+            tf.config.list_logical_devices("GPU")
+            and cell.activation is keras.activations.tanh
+            and cell.recurrent_activation is keras.activations.sigmoid
+            and cell.use_bias
+            and getattr(cell, "reset_after", True)
+            and not (self.unroll or cell.recurrent_dropout)
+            and not any(getattr(cell, option) for option in cell.options)
+        )
+
+    def get_config(self):
+        config = super().get_config() | {"seed": self.cell.seed}
+        config |= {name: getattr(self.cell, name) for name in self.options}
+        if hasattr(self, "use_cudnn"):
+            config["use_cudnn"] = self.use_cudnn
+        if hasattr(self.cell, "implementation"):
+            config["implementation"] = self.cell.implementation
+        return config

@@ -1,0 +1,193 @@
+"""The base layer: a cell put on the loop."""
+
+import inspect
+from contextlib import contextmanager
+
+import keras
+import tensorflow as tf
+from keras import ops, tree
+
+from keras_rnnkit.arguments import PACKAGE
+from keras_rnnkit.cells.split import SplitCell
+from keras_rnnkit.layers.checks import check_call
+from keras_rnnkit.recurrence import as_mask, run
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class RNN(keras.layers.RNN):
+    """Runs a recurrent cell over the steps of a sequence.
+
+    Takes any cell that `keras.layers.RNN` takes, or a list of them, with the same
+    arguments, defaults, states and outputs. A `SplitCell`, as all cells of this package
+    are, has its input projected once for the whole sequence.
+
+    Call arguments:
+        sequences: `(batch, time, features)`. Zero steps, one step and a batch of zero
+            are legal.
+        initial_state: list of `(batch, size)`, one for each state; default zeros, or
+            with `stateful=True` the states that the last call left.
+        mask: bool `(batch, time)`. Where it is False, states and output are held.
+        training: bool; turns dropout and zoneout on.
+        lengths: int `(batch,)`, the steps of each sequence that count: stands for the
+            mask that is True on the first `lengths[i]` steps of row i. Given beside a
+            mask, both have to be True. The layer's outputs carry it on as their mask.
+
+    Returns:
+        `(batch, output_size)`, or `(batch, time, output_size)` with
+        `return_sequences=True`; with `return_state=True` a tuple of that and of the
+        states, `(batch, size)` each. A row without an unmasked step gives a zero output
+        and its initial state.
+
+    Raises:
+        ValueError: an argument of the wrong rank, shape or number, or a length beyond
+            the sequence; see the message.
+    """
+
+    def __init__(self, cell, **kwargs):
+        super().__init__(cell, **kwargs)
+        self.supports_masking = True
+
+    def call(
+        self, sequences, initial_state=None, mask=None, training=False, lengths=None
+    ):
+        initial_state, mask, lengths = self._check_call(
+            sequences, initial_state, mask, lengths
+        )
+        mask = as_mask(mask, lengths, sequences)
+        last_output, outputs, states = self.inner_loop(
+            sequences, self._first_state(sequences, initial_state), mask, training
+        )
+        dtype = self.compute_dtype
+        states = tree.map_structure(lambda state: ops.cast(state, dtype), states)
+        if self.stateful:
+            for variable, state in zip(
+                tree.flatten(self.states), tree.flatten(states), strict=True
+            ):
+                variable.assign(state)
+        output = ops.cast(outputs if self.return_sequences else last_output, dtype)
+        if lengths is not None and self.return_sequences:
+            output._keras_mask = mask  # as Keras itself hands a mask on
+        return (output, *states) if self.return_state else output
+
+    def compute_output_spec(
+        self, sequences, initial_state=None, mask=None, training=False, lengths=None
+    ):
+        self._check_call(sequences, initial_state, mask, lengths)
+        states = {} if initial_state is None else {"initial_state": initial_state}
+        return super().compute_output_spec(sequences, **states)
+
+    def _check_call(self, sequences, initial_state, mask, lengths):
+        if self.unroll and sequences.shape[1] is None:
+            raise ValueError(
+                f"`unroll=True` in `{self.name}` needs a known number of steps; received "
+                f"shape {tuple(sequences.shape)}: give it, as in `keras.Input((10, 8))`"
+            )
+        if self.stateful and self._expected_batch_size is not None:
+            expected, received = self._expected_batch_size, sequences.shape[0]
+            if received not in (None, expected):
+                raise ValueError(
+                    f"the batch size of a stateful layer must stay the same: "
+                    f"`{self.name}` was built for {expected}; received {received}"
+                )
+        return check_call(self, sequences, initial_state, mask, lengths)
+
+    def _first_state(self, sequences, initial_state):
+        """The states before the first step, as Keras finds them."""
+        if initial_state is None:
+            if self.stateful:
+                initial_state = self.states
+            else:
+                initial_state = self.get_initial_state(ops.shape(sequences)[0])
+        if not tree.is_nested(initial_state):
+            initial_state = [initial_state]
+        return tree.map_structure(
+            lambda state: ops.cast(state, self.cell.compute_dtype), list(initial_state)
+        )
+
+    def inner_loop(self, sequences, initial_state, mask, training=False):
+        """Runs the cell: `(last_output, outputs, states)`, batch first."""
+        if mask is not None:
+            mask = tf.transpose(mask)
+        with self._step(time_major(sequences), initial_state, training) as (
+            step,
+            inputs,
+        ):
+            last_output, outputs, states = run(
+                step,
+                inputs,
+                tree.flatten(initial_state),
+                self._zero_output(sequences),
+                mask=mask,
+                reverse=self.go_backwards,
+                unroll=self.unroll,
+                return_sequences=self.return_sequences,
+                zero_output_for_mask=self.zero_output_for_mask,
+            )
+        if outputs is not None:
+            outputs = time_major(outputs)
+        return last_output, outputs, tree.pack_sequence_as(initial_state, states)
+
+    def _zero_output(self, sequences):
+        width = getattr(self.cell, "output_size", None) or self.state_size[0]
+        return ops.zeros((ops.shape(sequences)[0], width), self.compute_dtype)
+
+    @contextmanager
+    def _step(self, inputs, initial_state, training):
+        """Yields the step of the loop and the inputs that it takes."""
+        cell = self.cell
+        split = isinstance(cell, SplitCell) and cell.compute_dtype == self.compute_dtype
+        if not split:
+            with dropout_masks(cell, inputs, initial_state):
+                yield self._step_of_any_cell(initial_state, training), inputs
+            return
+        steps, batch = ops.shape(inputs)[:2]
+        k = cell.constants(batch, training)
+        noise = cell.noise((steps, batch), training) or []
+        z = cell.project(inputs, k)
+        yield lambda x, states: cell.step(x[0], states, k, x[1]), (z, noise)
+
+    def _step_of_any_cell(self, initial_state, training):
+        cell = self.cell
+        takes_training = "training" in inspect.signature(cell.call).parameters
+        kwargs = {"training": training} if takes_training else {}
+
+        def step(x, states):
+            states = tree.pack_sequence_as(initial_state, states)
+            output, new_states = cell(x, states, **kwargs)
+            return ops.cast(output, self.compute_dtype), tree.flatten(new_states)
+
+        return step
+
+
+@contextmanager
+def dropout_masks(cell, inputs, states):
+    """Has Keras's cells draw their masks before the loop, and forget them after it.
+
+    Args:
+        cell: a cell, or `keras.layers.StackedRNNCells`.
+        inputs: `(time, batch, features)`.
+        states: the states of the cell.
+    """
+    cells = getattr(cell, "cells", [cell])
+    states = states if hasattr(cell, "cells") else [states]
+    ones = tf.ones(tf.shape(inputs)[1:], inputs.dtype)
+    try:
+        for each, state in zip(cells, states, strict=True):
+            if hasattr(each, "get_dropout_mask"):
+                each.get_dropout_mask(ones)
+                each.get_recurrent_dropout_mask(tree.flatten(state)[0])
+            width = (
+                getattr(each, "output_size", None) or tree.flatten(each.state_size)[0]
+            )
+            ones = tf.ones([tf.shape(inputs)[1], width], inputs.dtype)
+        yield
+    finally:
+        for each in cells:
+            if hasattr(each, "reset_dropout_mask"):
+                each.reset_dropout_mask()
+                each.reset_recurrent_dropout_mask()
+
+
+def time_major(tensor):
+    """Swaps the batch and the time axis; its own inverse."""
+    return tf.transpose(tensor, [1, 0, *range(2, len(tensor.shape))])

@@ -1,0 +1,265 @@
+"""The deep recurrent network."""
+
+import keras
+import tensorflow as tf
+from keras import tree
+
+from keras_rnnkit.arguments import PACKAGE, check_probability
+from keras_rnnkit.layers.checks import check_call
+from keras_rnnkit.recurrence import as_mask
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class StackedRNN(keras.layers.Layer):
+    """The deep recurrent network: each layer is fed the sequence of the one below.
+
+        h⁽ˡ⁾ₜ = layer_l(h⁽ˡ⁻¹⁾₁ … h⁽ˡ⁻¹⁾ₜ),    h⁽⁰⁾ₜ = xₜ
+
+    Args:
+        layers: list of recurrent layers, of this package or of Keras, `Bidirectional`
+            and `StackedRNN` among them. The stack takes them over: it sets their
+            `return_sequences`, `return_state` and `stateful`.
+        residual: bool, default False. Adds a layer's input to its output, (He et al.
+            2016) from the second layer on, and to the first's if the sizes are equal.
+            With `return_sequences=False` the last layer's input is taken at the last
+            unmasked step.
+        dropout: float in [0, 1), default 0, between the layers.
+        return_sequences: bool, default False: the last layer's whole sequence.
+        return_state: bool, default False: also the states of all layers, in order.
+        go_backwards: bool, default False: run over the reversed sequence.
+        stateful: bool, default False; see `keras.layers.RNN`.
+        seed: int or None, of the dropout.
+
+    Call arguments, shapes and errors are those of `RNN`; `initial_state` holds the
+    states of all layers, in order.
+
+    Raises:
+        ValueError: no layer, one that is not recurrent, that runs backwards or returns
+            two sequences; a skip over layers of different sizes; `residual` without
+            `return_sequences` above a bidirectional layer.
+    """
+
+    def __init__(
+        self,
+        layers,
+        *,
+        residual=False,
+        dropout=0.0,
+        return_sequences=False,
+        return_state=False,
+        go_backwards=False,
+        stateful=False,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.layers = list(layers)
+        self._check_layers(residual and not return_sequences)
+        check_probability("dropout", dropout)
+        self.residual = residual
+        self.dropout = dropout
+        self.go_backwards = go_backwards
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.supports_masking = True
+        for layer in self.layers[:-1]:
+            set_flag(layer, "return_sequences", True)
+        self.return_sequences = return_sequences
+        self.return_state = return_state
+        self.stateful = stateful
+
+    def _check_layers(self, last_step_is_added):
+        if not self.layers:
+            raise ValueError("`layers` must hold at least one layer; received none")
+        for number, layer in enumerate(self.layers):
+            subject = f"`layers[{number}]`"
+            if not hasattr(layer, "return_sequences"):
+                raise ValueError(
+                    f"{subject} must be a recurrent layer; received {layer}"
+                )
+            if getattr(layer, "go_backwards", False):
+                raise ValueError(
+                    f"{subject} must run forwards; received {layer.name} with "
+                    "`go_backwards=True`: give it to the stack"
+                )
+            if getattr(layer, "merge_mode", "concat") is None:
+                raise ValueError(
+                    f"{subject} must return one sequence; received {layer.name} with "
+                    "`merge_mode=None`"
+                )
+        if last_step_is_added and hasattr(self.layers[-1], "backward_layer"):
+            raise ValueError(
+                "`residual=True` above a bidirectional layer needs "
+                "`return_sequences=True`: its two directions end at different steps"
+            )
+
+    # What the layers share with the stack
+
+    @property
+    def return_sequences(self):
+        return self.layers[-1].return_sequences
+
+    @return_sequences.setter
+    def return_sequences(self, value):
+        set_flag(self.layers[-1], "return_sequences", value)
+
+    @property
+    def return_state(self):
+        return self.layers[0].return_state
+
+    @return_state.setter
+    def return_state(self, value):
+        for layer in self.layers:
+            set_flag(layer, "return_state", value)
+
+    @property
+    def stateful(self):
+        return self.layers[0].stateful
+
+    @stateful.setter
+    def stateful(self, value):
+        for layer in self.layers:
+            set_flag(layer, "stateful", value)
+
+    @property
+    def zero_output_for_mask(self):
+        return getattr(self.layers[-1], "zero_output_for_mask", None)
+
+    @zero_output_for_mask.setter
+    def zero_output_for_mask(self, value):
+        self.layers[-1].zero_output_for_mask = value
+
+    @property
+    def state_size(self):
+        """The sizes of the states of all layers, in order."""
+        return [size for layer in self.layers for size in state_sizes(layer)]
+
+    @property
+    def states(self):
+        """The states of a stateful stack, or `None`."""
+        states = [layer.states for layer in self.layers]
+        return None if None in states else [s for each in states for s in each]
+
+    def reset_state(self):
+        """Sets the states of a stateful stack to zero."""
+        for layer in self.layers:
+            layer.reset_state()
+
+    # The chain
+
+    def build(self, sequences_shape, initial_state_shape=None):
+        for number, layer in enumerate(self.layers):
+            layer.build(sequences_shape)
+            below, above = sequences_shape[-1], output_shape(layer, sequences_shape)[-1]
+            if self.residual and number and above != below:
+                raise ValueError(
+                    f"`residual=True` needs layers of one size; received {below} below "
+                    f"and {above} above `layers[{number}]`"
+                )
+            sequences_shape = (*sequences_shape[:2], above)
+
+    def compute_output_shape(self, sequences_shape, initial_state_shape=None):
+        states = []
+        for layer in self.layers:
+            if self.return_state:
+                states += layer.compute_output_shape(sequences_shape)[1:]
+            sequences_shape = output_shape(layer, sequences_shape)
+        return (sequences_shape, *states) if self.return_state else sequences_shape
+
+    def compute_output_spec(
+        self, sequences, initial_state=None, mask=None, training=False, lengths=None
+    ):
+        check_call(self, sequences, initial_state, mask, lengths)
+        states = {} if initial_state is None else {"initial_state": initial_state}
+        return super().compute_output_spec(sequences, **states)
+
+    def compute_mask(self, _, mask):
+        mask = tree.flatten(mask)[0] if self.return_sequences else None
+        if not self.return_state:
+            return mask
+        return [mask] + [None] * len(tree.flatten(self.state_size))
+
+    def call(
+        self, sequences, initial_state=None, mask=None, training=False, lengths=None
+    ):
+        initial_state, mask, lengths = check_call(
+            self, sequences, initial_state, mask, lengths
+        )
+        given = mask = as_mask(mask, lengths, sequences)
+        x = sequences
+        if self.go_backwards:
+            x = tf.reverse(x, [1])
+            mask = None if mask is None else tf.reverse(mask, [1])
+        states = []
+        for number, layer in enumerate(self.layers):
+            if number and training and self.dropout:
+                x = keras.random.dropout(x, self.dropout, seed=self.seed_generator)
+            count = len(state_sizes(layer))
+            first = {}
+            if initial_state is not None:
+                first["initial_state"] = initial_state[:count]
+                initial_state = initial_state[count:]
+            output = layer(x, mask=mask, training=training, **first)
+            if self.return_state:
+                output, *own = output
+                states += own
+            x = self._add_skip(output, x, mask)
+        if lengths is not None and self.return_sequences:
+            x._keras_mask = given
+        return (x, *states) if self.return_state else x
+
+    def _add_skip(self, output, x, mask):
+        if not self.residual or output.shape[-1] != x.shape[-1]:
+            return output
+        return output + (x if len(output.shape) == 3 else last_step(x, mask))
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return super().get_config() | {
+            "layers": [serialize(layer) for layer in self.layers],
+            "residual": self.residual,
+            "dropout": self.dropout,
+            "return_sequences": self.return_sequences,
+            "return_state": self.return_state,
+            "go_backwards": self.go_backwards,
+            "stateful": self.stateful,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        deserialize = keras.saving.deserialize_keras_object
+        layers = [deserialize(each, custom_objects) for each in config["layers"]]
+        return cls(**(config | {"layers": layers}))
+
+
+def state_sizes(layer):
+    """The sizes of a layer's states; of both directions of a `Bidirectional`."""
+    if hasattr(layer, "state_size"):
+        return list(layer.state_size)
+    return [*state_sizes(layer.forward_layer), *state_sizes(layer.backward_layer)]
+
+
+def output_shape(layer, shape):
+    """The shape of a layer's output, without its states."""
+    shape = layer.compute_output_shape(shape)
+    return shape[0] if layer.return_state else shape
+
+
+def set_flag(layer, name, value):
+    """Sets an attribute of a recurrent layer and of the two of a `Bidirectional`."""
+    setattr(layer, name, value)
+    for direction in ("forward_layer", "backward_layer"):
+        if hasattr(layer, direction):
+            set_flag(getattr(layer, direction), name, value)
+            if name == "return_sequences":  # as `Bidirectional` does when it is made
+                getattr(layer, direction).zero_output_for_mask = value
+
+
+def last_step(sequences, mask):
+    """The last unmasked step of each row, `(batch, features)`; zeros without one."""
+    padded = tf.pad(sequences, [[0, 0], [1, 0], [0, 0]])
+    if mask is None:
+        return padded[:, -1]
+    ordinal = tf.range(1, tf.shape(sequences)[1] + 1) * tf.cast(mask, tf.int32)
+    return tf.gather(padded, tf.reduce_max(ordinal, axis=1), batch_dims=1)

@@ -1,0 +1,28 @@
+"""Settings of all tests: no chatter, no surprise, the same numbers every time."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+tf.get_logger().setLevel("ERROR")
+
+
+@pytest.fixture(autouse=True)
+def _fresh():
+    """Every test starts from the same seeds and an empty Keras session."""
+    keras.utils.set_random_seed(0)
+    yield
+    keras.backend.clear_session()
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
