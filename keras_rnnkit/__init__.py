@@ -9,9 +9,15 @@ if _keras.backend.backend() != "tensorflow":
         "KERAS_BACKEND=tensorflow before Keras is imported"
     )
 
-from keras_rnnkit import cells, layers
+from keras_rnnkit import cells, datasets, export, layers, plots, tuning
 from keras_rnnkit.cells import GRUCell, LSTMCell, SimpleRNNCell, SplitCell
 from keras_rnnkit.convert import from_keras, to_keras
+from keras_rnnkit.export import (
+    ExportReport,
+    TFLiteModel,
+    export_saved_model,
+    export_tflite,
+)
 from keras_rnnkit.layers import (
     GRU,
     LSTM,
@@ -28,14 +34,22 @@ __all__ = [
     "LSTM",
     "RNN",
     "Bidirectional",
+    "ExportReport",
     "GRUCell",
     "LSTMCell",
     "SimpleRNN",
     "SimpleRNNCell",
     "SplitCell",
     "StackedRNN",
+    "TFLiteModel",
     "cells",
+    "datasets",
+    "export",
+    "export_saved_model",
+    "export_tflite",
     "from_keras",
     "layers",
+    "plots",
     "to_keras",
+    "tuning",
 ]

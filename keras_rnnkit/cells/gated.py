@@ -55,10 +55,13 @@ class GatedCell(SplitCell):
 
     def _add(self, name, shape, like="kernel", initializer=None):
         """Adds a weight with the initializer, regularizer and constraint of `like`."""
+        initializer = initializer or getattr(self, f"{like}_initializer")
+        if isinstance(initializer, keras.initializers.Orthogonal):
+            initializer = _widened(initializer)
         return self.add_weight(
             shape=shape,
             name=name,
-            initializer=initializer or getattr(self, f"{like}_initializer"),
+            initializer=initializer,
             regularizer=getattr(self, f"{like}_regularizer"),
             constraint=getattr(self, f"{like}_constraint"),
         )
@@ -147,6 +150,16 @@ class ZoneoutCell(GatedCell):
             p * old + (1 - p) * new
             for p, old, new in zip(keep, states, new_states, strict=True)
         ]
+
+
+def _widened(initializer):
+    """The initializer, in float32 for bfloat16, which TensorFlow's QR does not know."""
+
+    def draw(shape, dtype=None):
+        wide = "float32" if dtype == "bfloat16" else dtype
+        return ops.cast(initializer(shape, dtype=wide), dtype)
+
+    return draw
 
 
 def gate_products(inputs, kernel, masks):

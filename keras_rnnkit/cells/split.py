@@ -45,7 +45,7 @@ class SplitCell(keras.layers.Layer):
             training: bool.
         """
         del shape, training
-        return None
+        return
 
     def project(self, inputs, k):
         """Maps inputs `(..., features)` to `z` `(..., width)`."""

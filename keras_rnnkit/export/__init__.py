@@ -1,0 +1,14 @@
+"""From a Keras model to SavedModel and TFLite, with the proof that they agree."""
+
+from keras_rnnkit.export.files import size_of
+from keras_rnnkit.export.report import ExportReport
+from keras_rnnkit.export.saved_model import export_saved_model
+from keras_rnnkit.export.tflite import TFLiteModel, export_tflite
+
+__all__ = [
+    "ExportReport",
+    "TFLiteModel",
+    "export_saved_model",
+    "export_tflite",
+    "size_of",
+]
