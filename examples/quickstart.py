@@ -154,9 +154,7 @@ def main():
     (output / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     shutil.rmtree(output / "search")  # kept until here, to resume a stopped search
     print_table(rows)
-    print(
-        f"\nWritten to {os.path.relpath(output)}: {', '.join(sorted(os.listdir(output)))}"
-    )
+    print(f"\nWritten to {os.path.relpath(output)}:", *sorted(os.listdir(output)))
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ def from_keras(model: keras.Model) -> keras.Model:
         model: a functional or sequential model.
 
     Raises:
-        ValueError: a subclassed model, or a layer of a user's class that makes recurrent
-            layers of its own: what they contain cannot be replaced from outside.
+        ValueError: a subclassed model, one that has not been built, or a layer of a
+            user's class that makes recurrent layers of its own: what these contain
+            cannot be replaced from outside.
     """
     return _convert(model, _ours, {})
 
@@ -185,6 +186,6 @@ def _check_replaced(layer, name, replace):
         if type(inner) in left.values():
             raise ValueError(
                 f"`{name}` of the class `{type(layer).__name__}` makes a "
-                f"`{type(inner).__name__}` that its `get_config` does not hold: replace "
-                "it in the code of that class"
+                f"`{type(inner).__name__}` that its `get_config` does not hold: "
+                "replace it in the code of that class"
             )

@@ -16,11 +16,9 @@ tf.get_logger().setLevel("ERROR")
 
 
 @pytest.fixture(autouse=True)
-def _fresh():
-    """Every test starts from the same seeds and an empty Keras session."""
+def _seeds():
+    """Every test starts from the same seeds."""
     keras.utils.set_random_seed(0)
-    yield
-    keras.backend.clear_session()
 
 
 @pytest.fixture

@@ -117,7 +117,9 @@ class ZoneoutCell(GatedCell):
         given = self.zoneout
         return list(given) if isinstance(given, (list, tuple)) else [given] * count
 
-    def check_zoneout(self):
+    def set_zoneout(self, zoneout):
+        """Takes a rate, or one for each state."""
+        self.zoneout = list(zoneout) if isinstance(zoneout, tuple) else zoneout
         for rate in self.zoneout_rates:
             check_probability("zoneout", rate)
         sizes = keras.tree.flatten(self.state_size)

@@ -42,8 +42,7 @@ class GRUCell(ZoneoutCell, keras.layers.GRUCell):
     def __init__(self, *args, layer_norm=False, zoneout=0.0, **kwargs):
         super().__init__(*args, **kwargs)
         self.layer_norm = layer_norm
-        self.zoneout = zoneout
-        self.check_zoneout()
+        self.set_zoneout(zoneout)
 
     def build(self, input_shape):
         width = 3 * self.units

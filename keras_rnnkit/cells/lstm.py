@@ -58,10 +58,9 @@ class LSTMCell(ZoneoutCell, keras.layers.LSTMCell):
         self.peephole = peephole
         self.projection_units = projection_units
         self.layer_norm = layer_norm
-        self.zoneout = zoneout
         self.output_size = projection_units or self.units
         self.state_size = [self.output_size, self.units]
-        self.check_zoneout()
+        self.set_zoneout(zoneout)
 
     def build(self, input_shape):
         self.add_gate_weights(

@@ -51,8 +51,8 @@ def export_tflite(model: keras.Model, path, *, batch_size=1, check=True):
     for spec in input_signature(model, batch_size):
         if None in spec.shape:
             raise ValueError(
-                f"input `{spec.name}` must have a known shape to be exported to TFLite; "
-                f"received {tuple(spec.shape)}"
+                f"input `{spec.name}` must have a known shape to be exported to "
+                f"TFLite; received {tuple(spec.shape)}"
             )
     calls = _calls(model, batch_size, check)
     with whole(path) as new, tempfile.TemporaryDirectory() as folder:
@@ -97,8 +97,8 @@ class TFLiteModel:
         step = self.batch_size
         if rows % step:
             raise ValueError(
-                f"the number of rows must be a multiple of the file's batch size, {step}; "
-                f"received {rows}"
+                f"the number of rows must be a multiple of the file's batch size, "
+                f"{step}; received {rows}"
             )
         calls = [
             self(**{name: x[i : i + step] for name, x in inputs.items()})
@@ -122,8 +122,9 @@ def _prove(model, content, calls, path) -> ExportReport:
             relative.append(float(difference / max(largest, TINY)))
     if not max(relative) <= TOLERANCE:
         raise ValueError(
-            f"the file for `{path}` must agree with `{model.name}` to {TOLERANCE:.0e}; "
-            f"received a relative difference of {max(relative):.1e}: nothing was written"
+            f"the file for `{path}` must agree with `{model.name}` to "
+            f"{TOLERANCE:.0e}; received a relative difference of {max(relative):.1e}: "
+            "nothing was written"
         )
     return ExportReport(
         path=path,

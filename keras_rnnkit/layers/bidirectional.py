@@ -4,8 +4,8 @@ import keras
 import tensorflow as tf
 from keras import ops, tree
 
-from keras_rnnkit.arguments import PACKAGE
-from keras_rnnkit.layers.checks import check_call
+from keras_rnnkit.arguments import PACKAGE, check_choice
+from keras_rnnkit.layers.checks import check_call, feature_spec
 from keras_rnnkit.recurrence import as_mask
 
 MERGES = {
@@ -36,8 +36,16 @@ class Bidirectional(keras.layers.Bidirectional):
     forward layer's states and then the backward layer's, as does the output.
     """
 
-    def __init__(self, layer, *args, **kwargs):
-        super().__init__(layer, *args, **kwargs)
+    def __init__(
+        self, layer, merge_mode="concat", weights=None, backward_layer=None, **kwargs
+    ):
+        check_choice("merge_mode", merge_mode, (*MERGES, None))
+        for name, given in (("layer", layer), ("backward_layer", backward_layer)):
+            if given is not None and not hasattr(given, "go_backwards"):
+                raise ValueError(
+                    f"`{name}` must be a recurrent layer; received {given}"
+                )
+        super().__init__(layer, merge_mode, weights, backward_layer, **kwargs)
         self.supports_masking = True
 
     @property
@@ -50,6 +58,35 @@ class Bidirectional(keras.layers.Bidirectional):
         """The states of a stateful layer, or `None`."""
         states = self.forward_layer.states, self.backward_layer.states
         return None if None in states else (*states[0], *states[1])
+
+    def build(self, sequences_shape, initial_state_shape=None):
+        self.input_spec = feature_spec(self.name, sequences_shape)
+        self.compute_output_shape(
+            sequences_shape
+        )  # raises where two sizes do not merge
+        super().build(sequences_shape, initial_state_shape)
+
+    def compute_output_shape(self, sequences_shape, initial_state_shape=None):
+        shapes, states = [], []
+        for layer in (self.forward_layer, self.backward_layer):
+            shape = layer.compute_output_shape(sequences_shape)
+            if self.return_state:
+                shape, *own = shape
+                states += own
+            shapes.append(shape)
+        forward, backward = shapes
+        if self.merge_mode is None:
+            return (forward, backward, *states)
+        if self.merge_mode == "concat":
+            merged = (*forward[:-1], forward[-1] + backward[-1])
+        elif forward == backward:
+            merged = forward
+        else:
+            raise ValueError(
+                f"`merge_mode={self.merge_mode!r}` of `{self.name}` needs two layers "
+                f"of one size; received {forward[-1]} and {backward[-1]}"
+            )
+        return (merged, *states) if self.return_state else merged
 
     def call(
         self, sequences, initial_state=None, mask=None, training=None, lengths=None

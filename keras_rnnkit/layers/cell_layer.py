@@ -45,24 +45,23 @@ class CellLayer(RNN):
             if self._goes_to_cudnn():
                 self.supports_jit = False
 
-    def build(self, sequences_shape, initial_state_shape=None):
-        super().build(sequences_shape, initial_state_shape)
-        self.input_spec = keras.layers.InputSpec(ndim=3, axes={-1: sequences_shape[-1]})
-
     def inner_loop(self, sequences, initial_state, mask, training=False):
-        use_cudnn = getattr(self, "use_cudnn", False)
-        if use_cudnn and self._goes_to_cudnn():
+        if getattr(self, "use_cudnn", False) and self._goes_to_cudnn():
             # Keras's own hand-over, which stands behind `RNN` in the method order.
             with dropout_masks(self.cell, time_major(sequences), initial_state):
                 return super(RNN, self).inner_loop(
                     sequences, initial_state, mask, training
                 )
-        if use_cudnn is True:
+        return super().inner_loop(sequences, initial_state, mask, training)
+
+    def check_device(self):
+        """Raises `ValueError` if cuDNN is asked for where it cannot be had."""
+        if getattr(self, "use_cudnn", False) is True and not self._goes_to_cudnn():
+            gpus = len(tf.config.list_logical_devices("GPU"))
             raise ValueError(
                 f"`use_cudnn=True` in `{self.name}` needs a GPU and an architecture "
-                "that cuDNN knows; received neither: pass `use_cudnn='auto'`"
+                f"that cuDNN knows; received {gpus} GPUs: pass `use_cudnn='auto'`"
             )
-        return super().inner_loop(sequences, initial_state, mask, training)
 
     def _goes_to_cudnn(self) -> bool:
         """Whether Keras would hand this layer over to cuDNN."""
@@ -74,6 +73,7 @@ class CellLayer(RNN):
             and cell.use_bias
             and getattr(cell, "reset_after", True)
             and not (self.unroll or cell.recurrent_dropout)
+            and not (cell.dropout and cell.implementation == 1)
             and not any(getattr(cell, option) for option in cell.options)
         )
 

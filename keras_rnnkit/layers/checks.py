@@ -1,7 +1,11 @@
 """Checks of what a recurrent layer is called with, by static shapes alone."""
 
+import keras
+import numpy as np
 import tensorflow as tf
 from keras import tree
+
+from keras_rnnkit.recurrence import check_lengths_within
 
 
 def check_call(layer, sequences, initial_state, mask, lengths):
@@ -18,7 +22,8 @@ def check_call(layer, sequences, initial_state, mask, lengths):
         ValueError: a wrong rank, shape, number or type.
     """
     name = layer.name
-    check_sequences(name, sequences)
+    check_sequences(name, sequences.shape)
+    check_layer(layer, sequences)
     if initial_state is not None:
         initial_state = tree.map_structure(_as_tensor, initial_state)
         check_states(name, initial_state, layer.state_size, sequences.shape[0])
@@ -33,13 +38,43 @@ def check_call(layer, sequences, initial_state, mask, lengths):
     return initial_state, mask, lengths
 
 
-def check_sequences(name, sequences):
+def check_sequences(name, shape):
     """`(batch, time, ...)`."""
-    if len(sequences.shape) < 3:
+    if len(shape) < 3:
         raise ValueError(
             f"the input of `{name}` must have shape (batch, time, features); received "
-            f"shape {tuple(sequences.shape)}"
+            f"shape {tuple(shape)}"
         )
+
+
+def feature_spec(name, shape):
+    """The input that a layer built for `shape` takes: as many features, or channels."""
+    check_sequences(name, shape)
+    fixed = {-1: shape[-1]} if len(shape) == 3 and shape[-1] else {}
+    return keras.layers.InputSpec(ndim=len(shape), axes=fixed)
+
+
+def check_layer(layer, sequences):
+    """What a layer, and those within a wrapper, ask of steps, batch and device."""
+    for part in ("forward_layer", "backward_layer"):
+        if hasattr(layer, part):
+            check_layer(getattr(layer, part), sequences)
+    for inner in getattr(layer, "layers", ()):
+        check_layer(inner, sequences)
+    batch, steps = sequences.shape[:2]
+    if getattr(layer, "unroll", False) and steps is None:
+        raise ValueError(
+            f"`unroll=True` in `{layer.name}` needs a known number of steps; received "
+            f"shape {tuple(sequences.shape)}: give it, as in `keras.Input((10, 8))`"
+        )
+    expected = getattr(layer, "_expected_batch_size", None)
+    if expected is not None and batch not in (None, expected):
+        raise ValueError(
+            "the batch size of a stateful layer must stay the same: "
+            f"`{layer.name}` was built for {expected}; received {batch}"
+        )
+    if hasattr(layer, "check_device"):
+        layer.check_device()
 
 
 def check_mask(name, mask, sequences):
@@ -63,6 +98,10 @@ def check_lengths(name, lengths, sequences):
             f"`lengths` of `{name}` must be integers of shape (batch,) = ({batch},); "
             f"received {dtype} of shape {shape}"
         )
+    values = tf.get_static_value(lengths) if tf.is_tensor(lengths) else lengths
+    steps = sequences.shape[1]
+    if isinstance(values, np.ndarray) and steps is not None:
+        check_lengths_within(values, steps)
 
 
 def check_states(name, states, sizes, batch):
@@ -76,8 +115,8 @@ def check_states(name, states, sizes, batch):
     for number, (state, size) in enumerate(zip(states, sizes, strict=True)):
         if not _agree(tuple(state.shape), (batch, size)):
             raise ValueError(
-                f"`initial_state[{number}]` of `{name}` must have shape (batch, size) = "
-                f"({batch}, {size}); received shape {tuple(state.shape)}"
+                f"`initial_state[{number}]` of `{name}` must have shape (batch, size) "
+                f"= ({batch}, {size}); received shape {tuple(state.shape)}"
             )
 
 

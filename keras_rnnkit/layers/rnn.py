@@ -9,7 +9,7 @@ from keras import ops, tree
 
 from keras_rnnkit.arguments import PACKAGE
 from keras_rnnkit.cells.split import SplitCell
-from keras_rnnkit.layers.checks import check_call
+from keras_rnnkit.layers.checks import check_call, feature_spec
 from keras_rnnkit.recurrence import as_mask, run
 
 
@@ -22,8 +22,8 @@ class RNN(keras.layers.RNN):
     are, has its input projected once for the whole sequence.
 
     Call arguments:
-        sequences: `(batch, time, features)`. Zero steps, one step and a batch of zero
-            are legal.
+        sequences: `(batch, time, features)`. Zero steps, one step and, with cells of
+            this package, a batch of zero are legal.
         initial_state: list of `(batch, size)`, one for each state; default zeros, or
             with `stateful=True` the states that the last call left.
         mask: bool `(batch, time)`. Where it is False, states and output are held.
@@ -47,11 +47,15 @@ class RNN(keras.layers.RNN):
         super().__init__(cell, **kwargs)
         self.supports_masking = True
 
+    def build(self, sequences_shape, initial_state_shape=None):
+        self.input_spec = feature_spec(self.name, sequences_shape)
+        super().build(sequences_shape, initial_state_shape)
+
     def call(
         self, sequences, initial_state=None, mask=None, training=False, lengths=None
     ):
-        initial_state, mask, lengths = self._check_call(
-            sequences, initial_state, mask, lengths
+        initial_state, mask, lengths = check_call(
+            self, sequences, initial_state, mask, lengths
         )
         mask = as_mask(mask, lengths, sequences)
         last_output, outputs, states = self.inner_loop(
@@ -72,24 +76,9 @@ class RNN(keras.layers.RNN):
     def compute_output_spec(
         self, sequences, initial_state=None, mask=None, training=False, lengths=None
     ):
-        self._check_call(sequences, initial_state, mask, lengths)
+        check_call(self, sequences, initial_state, mask, lengths)
         states = {} if initial_state is None else {"initial_state": initial_state}
         return super().compute_output_spec(sequences, **states)
-
-    def _check_call(self, sequences, initial_state, mask, lengths):
-        if self.unroll and sequences.shape[1] is None:
-            raise ValueError(
-                f"`unroll=True` in `{self.name}` needs a known number of steps; received "
-                f"shape {tuple(sequences.shape)}: give it, as in `keras.Input((10, 8))`"
-            )
-        if self.stateful and self._expected_batch_size is not None:
-            expected, received = self._expected_batch_size, sequences.shape[0]
-            if received not in (None, expected):
-                raise ValueError(
-                    f"the batch size of a stateful layer must stay the same: "
-                    f"`{self.name}` was built for {expected}; received {received}"
-                )
-        return check_call(self, sequences, initial_state, mask, lengths)
 
     def _first_state(self, sequences, initial_state):
         """The states before the first step, as Keras finds them."""

@@ -5,7 +5,7 @@ import tensorflow as tf
 from keras import tree
 
 from keras_rnnkit.arguments import PACKAGE, check_probability
-from keras_rnnkit.layers.checks import check_call
+from keras_rnnkit.layers.checks import check_call, feature_spec
 from keras_rnnkit.recurrence import as_mask
 
 
@@ -53,6 +53,8 @@ class StackedRNN(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        if not isinstance(layers, (list, tuple)) or not layers:
+            raise ValueError(f"`layers` must be a list of layers; received {layers!r}")
         self.layers = list(layers)
         self._check_layers(residual and not return_sequences)
         check_probability("dropout", dropout)
@@ -69,8 +71,11 @@ class StackedRNN(keras.layers.Layer):
         self.stateful = stateful
 
     def _check_layers(self, last_step_is_added):
-        if not self.layers:
-            raise ValueError("`layers` must hold at least one layer; received none")
+        if len({id(layer) for layer in self.layers}) < len(self.layers):
+            raise ValueError(
+                "`layers` must be different layers; received "
+                f"{[layer.name for layer in self.layers]}, one of them twice"
+            )
         for number, layer in enumerate(self.layers):
             subject = f"`layers[{number}]`"
             if not hasattr(layer, "return_sequences"):
@@ -148,6 +153,7 @@ class StackedRNN(keras.layers.Layer):
     # The chain
 
     def build(self, sequences_shape, initial_state_shape=None):
+        self.input_spec = feature_spec(self.name, sequences_shape)
         for number, layer in enumerate(self.layers):
             layer.build(sequences_shape)
             below, above = sequences_shape[-1], output_shape(layer, sequences_shape)[-1]
@@ -262,4 +268,5 @@ def last_step(sequences, mask):
     if mask is None:
         return padded[:, -1]
     ordinal = tf.range(1, tf.shape(sequences)[1] + 1) * tf.cast(mask, tf.int32)
-    return tf.gather(padded, tf.reduce_max(ordinal, axis=1), batch_dims=1)
+    last = tf.reduce_max(tf.pad(ordinal, [[0, 0], [1, 0]]), axis=1)
+    return tf.gather(padded, last, batch_dims=1)

@@ -41,13 +41,18 @@ def lengths_to_mask(lengths, sequences: tf.Tensor) -> tf.Tensor:
     if values is None or limit is None:
         lengths = _checked_when_run(lengths, steps)
     else:
-        wrong = np.flatnonzero((values < 0) | (values > limit))
-        if wrong.size:
-            raise ValueError(
-                f"`lengths` must lie between 0 and the number of steps, {limit}; "
-                f"received {values[wrong[0]]} in row {wrong[0]}"
-            )
+        check_lengths_within(values, limit)
     return tf.sequence_mask(lengths, steps)
+
+
+def check_lengths_within(values: np.ndarray, limit: int) -> None:
+    """Raises `ValueError` unless all values lie between 0 and `limit`."""
+    wrong = np.flatnonzero((values < 0) | (values > limit))
+    if wrong.size:
+        raise ValueError(
+            f"`lengths` must lie between 0 and the number of steps, {limit}; "
+            f"received {values[wrong[0]]} in row {wrong[0]}"
+        )
 
 
 def _checked_when_run(lengths, steps):

@@ -1,0 +1,64 @@
+"""The README promises only what was run."""
+
+import json
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_rnnkit as rk
+from tests.helpers import assert_close
+from tools.fill_readme import block, run_example
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text()
+
+
+def masked(text):
+    """The text without its numbers, which differ from machine to machine."""
+    return re.sub(r"-?\d[\d.,e+-]*", "#", re.sub(r" +", " ", text))
+
+
+@pytest.mark.skipif("not __import__('importlib.util').util.find_spec('sktime')")
+def test_the_example_prints_what_the_readme_says():
+    printed, shown = run_example(TEXT), block(TEXT, "output")
+    assert masked(printed) == masked(shown)
+    accuracies = [float(re.search(r"accuracy (\S+)", x)[1]) for x in (printed, shown)]
+    assert abs(accuracies[0] - accuracies[1]) < 0.03
+
+
+def test_the_demo_shown_is_the_one_whose_models_are_kept():
+    report = json.loads((ROOT / "saved_models/quickstart/report.json").read_text())
+    shown = block(TEXT, "demo")
+    assert f"Best: {report['best']}" in shown
+    for name, row in report["formats"].items():
+        line = next(x for x in shown.splitlines() if x.startswith(f"{name} "))
+        assert f"{row['accuracy']:.4f}" in line
+        assert row["accuracy"] >= 0.97
+        assert f"{row['parameters']:,}" in line
+        assert f"{row['max_difference']:.1e}" in line
+
+
+def test_the_models_kept_still_load_and_agree():
+    pytest.importorskip("sktime")
+    folder = ROOT / "saved_models/quickstart"
+    model = keras.models.load_model(folder / "model.keras")
+    x = rk.datasets.japanese_vowels("test").x[:20]
+    lite = rk.TFLiteModel(folder / "model.tflite").predict(frames=x)["output_0"]
+    np.testing.assert_allclose(lite, model.predict(x, verbose=0), atol=1e-5)
+
+
+def test_the_cell_of_ones_own_is_a_simple_rnn(rng):
+    (code,) = re.findall(r"```python\n(class .*?)```", TEXT, re.DOTALL)
+    scope = {"rk": rk, "keras": keras}
+    exec(code, scope)
+    x = rng.normal(size=(2, 5, 3)).astype("float32")
+    own = rk.RNN(scope["MinimalCell"](4), return_sequences=True)
+    own.build(x.shape)
+    peer = keras.layers.SimpleRNN(4, use_bias=False, return_sequences=True)
+    peer.build(x.shape)
+    peer.set_weights(own.get_weights())
+    assert_close(own(x), peer(x))
+    assert_close(keras.layers.RNN(own.cell, return_sequences=True)(x), peer(x))

@@ -1,0 +1,53 @@
+"""Runs what the README shows and writes what it prints into the README.
+
+python tools/fill_readme.py
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+
+
+def block(text: str, name: str) -> str:
+    """The fenced text of the README's block `name`."""
+    pattern = rf"<!-- {name} -->\n```\w*\n(.*?)```\n<!-- /{name} -->"
+    return re.search(pattern, text, re.DOTALL)[1]
+
+
+def fill(text: str, name: str, content: str) -> str:
+    """The README with another text in its block `name`."""
+    old = block(text, name)
+    start = text.index(old, text.index(f"<!-- {name} -->\n```") + len(name) + 13)
+    return text[:start] + content + text[start + len(old) :]
+
+
+def run(*arguments: str, cwd) -> str:
+    """What a Python program prints."""
+    command = [sys.executable, *arguments]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"`{' '.join(arguments)}` failed:\n{done.stderr}")
+    return done.stdout
+
+
+def run_example(text: str) -> str:
+    """What the README's example prints."""
+    with tempfile.TemporaryDirectory() as folder:
+        return run("-c", block(text, "example"), cwd=folder)
+
+
+def main():
+    text = README.read_text()
+    text = fill(text, "output", run_example(text))
+    demo = run("examples/quickstart.py", cwd=ROOT)
+    text = fill(text, "demo", demo[demo.index("Best:") :])
+    README.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
