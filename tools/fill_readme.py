@@ -13,17 +13,21 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 
 
+def pattern(name: str) -> re.Pattern:
+    """Matches the block `name` of the README: its opening, its text, its end."""
+    return re.compile(
+        rf"(<!-- {name} -->\n```\w*\n)(.*?)(```\n<!-- /{name} -->)", re.DOTALL
+    )
+
+
 def block(text: str, name: str) -> str:
-    """The fenced text of the README's block `name`."""
-    pattern = rf"<!-- {name} -->\n```\w*\n(.*?)```\n<!-- /{name} -->"
-    return re.search(pattern, text, re.DOTALL)[1]
+    """The text of a block."""
+    return pattern(name).search(text)[2]
 
 
 def fill(text: str, name: str, content: str) -> str:
-    """The README with another text in its block `name`."""
-    old = block(text, name)
-    start = text.index(old, text.index(f"<!-- {name} -->\n```") + len(name) + 13)
-    return text[:start] + content + text[start + len(old) :]
+    """The README with another text in a block."""
+    return pattern(name).sub(lambda match: match[1] + content + match[3], text)
 
 
 def run(*arguments: str, cwd) -> str:
