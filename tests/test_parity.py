@@ -227,6 +227,55 @@ def test_lengths_are_handed_on_as_a_mask(rng):
         )
 
 
+def stack(layers, **arguments):
+    """Two layers, one of them in both directions: a `StackedRNN`, or Keras's chain."""
+    shared = arguments | {"recurrent_initializer": "glorot_uniform"}
+    # Keras 3.15 fails on a stateful `Bidirectional` that returns its states.
+    with_states = not arguments["stateful"]
+    flags = {"return_sequences": True, "return_state": with_states}
+    inner = [
+        layers.Bidirectional(layers.GRU(3, **shared, **flags), dtype=shared["dtype"]),
+        layers.LSTM(4, **shared, **flags),
+    ]
+    if layers is rk.layers:
+        return rk.StackedRNN(inner, **flags, **arguments)
+
+    def chain(x, initial_state=None, **call):
+        states = []
+        for layer in inner:
+            if initial_state is not None:
+                call["initial_state"] = initial_state[len(states) :][:2]
+            x = layer(x, **call)
+            if with_states:
+                x, *own = x
+                states += own
+        return (x, *states)
+
+    return chain
+
+
+@pytest.mark.parametrize("stateful", [False, True])
+@pytest.mark.parametrize("dtype", ["float64", "mixed_float16", "bfloat16"])
+def test_a_stack_equals_the_chain_of_keras_layers(stateful, dtype, rng):
+    x = rng.normal(size=(3, 5, 2)).astype("float32")
+    mask = np.array([[True] * 5, [True] * 2 + [False] * 3, [False] * 5])
+    first = [rng.normal(size=(3, n)).astype("float32") for n in (3, 3, 4, 4)]
+    results = []
+    for layers in (rk.layers, keras.layers):
+        keras.utils.set_random_seed(0)
+        layer = stack(layers, dtype=dtype, stateful=stateful)
+        calls = [{}, {"mask": mask}, {"mask": mask}, {}]
+        if not stateful:
+            calls[2]["initial_state"] = first
+        results.append([layer(x, **call) for call in calls])
+    if dtype == "float64":
+        assert_close(*results, dtype="float64")
+    for ours, stock in zip(*map(tf.nest.flatten, results), strict=True):
+        assert ours.dtype == stock.dtype == keras.DTypePolicy(dtype).compute_dtype
+        difference = tf.cast(ours, "float32") - tf.cast(stock, "float32")
+        assert np.abs(difference).max() <= 4 * 2**-7
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16", "mixed_bfloat16"])
 @pytest.mark.parametrize("name", CELLS)
 def test_narrow_types_follow_keras_to_their_precision(name, policy, rng):
@@ -287,3 +336,38 @@ def test_graph_and_xla_equal_eager(kind, jit, rng):
         return layer(x, mask=mask)
 
     assert_close(run(x), eager[0])
+
+    @tf.function(jit_compile=jit)
+    def gradients(x, lengths):
+        return outputs_and_gradients(layer, x, 0, lengths=lengths)
+
+    lengths = np.array([6, 0, 2], np.int32)
+    tensors = tf.constant(x), tf.constant(lengths)
+    assert_close(
+        gradients(*tensors),
+        outputs_and_gradients(layer, *tensors[:1], 0, lengths=lengths),
+    )
+
+
+def test_the_activity_regularizer_of_a_simple_rnn_counts(rng):
+    x = rng.normal(size=(3, 5, 2)).astype("float32")
+    layer = rk.SimpleRNN(4, activity_regularizer=keras.regularizers.L2(0.1))
+    output = np.asarray(layer(x))
+    np.testing.assert_allclose(layer.losses, [0.1 * np.square(output).sum() / 3], 1e-6)
+
+
+def test_a_stateful_bidirectional_layer_returns_its_states_beside_a_mask(rng):
+    x = rng.normal(size=(3, 5, 2)).astype("float32")
+    mask = np.arange(5) < np.array([[5], [2], [0]])
+    flags = {"return_sequences": True, "return_state": True}
+    stateful = rk.Bidirectional(rk.LSTM(4, stateful=True, **flags))
+    plain = rk.Bidirectional(rk.LSTM(4, **flags))
+    plain.build(x.shape)
+    stateful.build(x.shape)
+    plain.set_weights(randomize(stateful, rng))
+    masked = keras.Input(batch_shape=x.shape), keras.Input(batch_shape=mask.shape)
+    model = keras.Model(masked, stateful(masked[0], mask=masked[1]))
+    states = None
+    for _ in range(2):
+        output, *states = plain(x, mask=mask, initial_state=states)
+        assert_close(model([x, mask]), [output, *states])

@@ -5,8 +5,7 @@ import tensorflow as tf
 from keras import ops, tree
 
 from keras_rnnkit.arguments import PACKAGE, check_choice
-from keras_rnnkit.layers.checks import check_call, feature_spec
-from keras_rnnkit.recurrence import as_mask
+from keras_rnnkit.layers.sequence import SequenceLayer
 
 MERGES = {
     "concat": lambda forward, backward: tf.concat([forward, backward], axis=-1),
@@ -17,7 +16,7 @@ MERGES = {
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Bidirectional(keras.layers.Bidirectional):
+class Bidirectional(SequenceLayer, keras.layers.Bidirectional):
     """Runs a recurrent layer over a sequence forwards and another one backwards.
 
         yₜ = merge(h⃗ₜ, h⃖ₜ)    (Schuster and Paliwal 1997)
@@ -60,11 +59,8 @@ class Bidirectional(keras.layers.Bidirectional):
         return None if None in states else (*states[0], *states[1])
 
     def build(self, sequences_shape, initial_state_shape=None):
-        self.input_spec = feature_spec(self.name, sequences_shape)
-        self.compute_output_shape(
-            sequences_shape
-        )  # raises where two sizes do not merge
-        super().build(sequences_shape, initial_state_shape)
+        super().build(sequences_shape)
+        self.compute_output_shape(sequences_shape)  # raises where the two do not merge
 
     def compute_output_shape(self, sequences_shape, initial_state_shape=None):
         shapes, states = [], []
@@ -88,22 +84,16 @@ class Bidirectional(keras.layers.Bidirectional):
             )
         return (merged, *states) if self.return_state else merged
 
-    def call(
-        self, sequences, initial_state=None, mask=None, training=None, lengths=None
-    ):
-        initial_state, mask, lengths = check_call(
-            self, sequences, initial_state, mask, lengths
-        )
-        mask = as_mask(mask, lengths, sequences)
-        given = {"forward": {}, "backward": {}}
+    def run(self, sequences, initial_state, mask, training):
+        both = self.forward_layer, self.backward_layer
+        first = None, None
         if initial_state is not None:
-            half = len(self.forward_layer.state_size)
-            given["forward"]["initial_state"] = initial_state[:half]
-            given["backward"]["initial_state"] = initial_state[half:]
-        shared = {"mask": mask, "training": training}
-        forward = self.forward_layer(sequences, **given["forward"], **shared)
-        backward = self.backward_layer(sequences, **given["backward"], **shared)
-
+            half = len(both[0].state_size)
+            first = initial_state[:half], initial_state[half:]
+        forward, backward = (
+            layer(sequences, initial_state=states, mask=mask, training=training)
+            for layer, states in zip(both, first, strict=True)
+        )
         states = ()
         if self.return_state:
             forward, *forward_states = forward
@@ -118,18 +108,8 @@ class Bidirectional(keras.layers.Bidirectional):
             outputs = (forward, backward)
         else:
             outputs = (MERGES[self.merge_mode](forward, backward),)
-        if lengths is not None and self.return_sequences:
-            for output in outputs:
-                output._keras_mask = mask
         outputs += states
         return outputs if len(outputs) > 1 else outputs[0]
-
-    def compute_output_spec(
-        self, sequences, initial_state=None, mask=None, training=None, lengths=None
-    ):
-        check_call(self, sequences, initial_state, mask, lengths)
-        states = {} if initial_state is None else {"initial_state": initial_state}
-        return super().compute_output_spec(sequences, **states)
 
     def compute_mask(self, _, mask):
         mask = tree.flatten(mask)[0] if self.return_sequences else None

@@ -9,12 +9,12 @@ from keras import ops, tree
 
 from keras_rnnkit.arguments import PACKAGE
 from keras_rnnkit.cells.split import SplitCell
-from keras_rnnkit.layers.checks import check_call, feature_spec
-from keras_rnnkit.recurrence import as_mask, run
+from keras_rnnkit.layers.sequence import SequenceLayer
+from keras_rnnkit.recurrence import run
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class RNN(keras.layers.RNN):
+class RNN(SequenceLayer, keras.layers.RNN):
     """Runs a recurrent cell over the steps of a sequence.
 
     Takes any cell that `keras.layers.RNN` takes, or a list of them, with the same
@@ -47,17 +47,7 @@ class RNN(keras.layers.RNN):
         super().__init__(cell, **kwargs)
         self.supports_masking = True
 
-    def build(self, sequences_shape, initial_state_shape=None):
-        self.input_spec = feature_spec(self.name, sequences_shape)
-        super().build(sequences_shape, initial_state_shape)
-
-    def call(
-        self, sequences, initial_state=None, mask=None, training=False, lengths=None
-    ):
-        initial_state, mask, lengths = check_call(
-            self, sequences, initial_state, mask, lengths
-        )
-        mask = as_mask(mask, lengths, sequences)
+    def run(self, sequences, initial_state, mask, training):
         last_output, outputs, states = self.inner_loop(
             sequences, self._first_state(sequences, initial_state), mask, training
         )
@@ -69,16 +59,7 @@ class RNN(keras.layers.RNN):
             ):
                 variable.assign(state)
         output = ops.cast(outputs if self.return_sequences else last_output, dtype)
-        if lengths is not None and self.return_sequences:
-            output._keras_mask = mask  # as Keras itself hands a mask on
         return (output, *states) if self.return_state else output
-
-    def compute_output_spec(
-        self, sequences, initial_state=None, mask=None, training=False, lengths=None
-    ):
-        check_call(self, sequences, initial_state, mask, lengths)
-        states = {} if initial_state is None else {"initial_state": initial_state}
-        return super().compute_output_spec(sequences, **states)
 
     def _first_state(self, sequences, initial_state):
         """The states before the first step, as Keras finds them."""

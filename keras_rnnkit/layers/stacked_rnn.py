@@ -5,12 +5,11 @@ import tensorflow as tf
 from keras import tree
 
 from keras_rnnkit.arguments import PACKAGE, check_probability
-from keras_rnnkit.layers.checks import check_call, feature_spec
-from keras_rnnkit.recurrence import as_mask
+from keras_rnnkit.layers.sequence import SequenceLayer
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class StackedRNN(keras.layers.Layer):
+class StackedRNN(SequenceLayer):
     """The deep recurrent network: each layer is fed the sequence of the one below.
 
         h⁽ˡ⁾ₜ = layer_l(h⁽ˡ⁻¹⁾₁ … h⁽ˡ⁻¹⁾ₜ),    h⁽⁰⁾ₜ = xₜ
@@ -153,7 +152,7 @@ class StackedRNN(keras.layers.Layer):
     # The chain
 
     def build(self, sequences_shape, initial_state_shape=None):
-        self.input_spec = feature_spec(self.name, sequences_shape)
+        super().build(sequences_shape)
         for number, layer in enumerate(self.layers):
             layer.build(sequences_shape)
             below, above = sequences_shape[-1], output_shape(layer, sequences_shape)[-1]
@@ -172,26 +171,13 @@ class StackedRNN(keras.layers.Layer):
             sequences_shape = output_shape(layer, sequences_shape)
         return (sequences_shape, *states) if self.return_state else sequences_shape
 
-    def compute_output_spec(
-        self, sequences, initial_state=None, mask=None, training=False, lengths=None
-    ):
-        check_call(self, sequences, initial_state, mask, lengths)
-        states = {} if initial_state is None else {"initial_state": initial_state}
-        return super().compute_output_spec(sequences, **states)
-
     def compute_mask(self, _, mask):
         mask = tree.flatten(mask)[0] if self.return_sequences else None
         if not self.return_state:
             return mask
         return [mask] + [None] * len(tree.flatten(self.state_size))
 
-    def call(
-        self, sequences, initial_state=None, mask=None, training=False, lengths=None
-    ):
-        initial_state, mask, lengths = check_call(
-            self, sequences, initial_state, mask, lengths
-        )
-        given = mask = as_mask(mask, lengths, sequences)
+    def run(self, sequences, initial_state, mask, training):
         x = sequences
         if self.go_backwards:
             x = tf.reverse(x, [1])
@@ -200,18 +186,15 @@ class StackedRNN(keras.layers.Layer):
         for number, layer in enumerate(self.layers):
             if number and training and self.dropout:
                 x = keras.random.dropout(x, self.dropout, seed=self.seed_generator)
-            count = len(state_sizes(layer))
-            first = {}
+            first = None
             if initial_state is not None:
-                first["initial_state"] = initial_state[:count]
-                initial_state = initial_state[count:]
-            output = layer(x, mask=mask, training=training, **first)
+                count = len(state_sizes(layer))
+                first, initial_state = initial_state[:count], initial_state[count:]
+            output = layer(x, initial_state=first, mask=mask, training=training)
             if self.return_state:
                 output, *own = output
                 states += own
             x = self._add_skip(output, x, mask)
-        if lengths is not None and self.return_sequences:
-            x._keras_mask = given
         return (x, *states) if self.return_state else x
 
     def _add_skip(self, output, x, mask):

@@ -1,0 +1,51 @@
+"""How every recurrent layer is called: checks, lengths, and masks handed on."""
+
+import keras
+from keras import tree
+
+from keras_rnnkit.layers.checks import check_call, feature_spec
+from keras_rnnkit.recurrence import as_mask
+
+
+class SequenceLayer(keras.layers.Layer):
+    """A layer that is called with `(sequences, initial_state, mask, lengths)`.
+
+    A layer subclasses this class, and one of Keras's after it if it has a namesake, and
+    writes `run`. `state_size` tells the states that it takes.
+    """
+
+    def run(self, sequences, initial_state, mask, training):
+        """What `call` returns, from arguments that are checked.
+
+        Args:
+            sequences: `(batch, time, ...)`.
+            initial_state: as it was given, tensors of the right shapes, or `None`.
+            mask: bool `(batch, time)`, or `None`.
+            training: bool.
+        """
+        raise NotImplementedError
+
+    def build(self, sequences_shape, initial_state_shape=None):
+        self.input_spec = feature_spec(self.name, sequences_shape)
+        super().build(sequences_shape)
+
+    def call(
+        self, sequences, initial_state=None, mask=None, training=False, lengths=None
+    ):
+        initial_state, mask, lengths = check_call(
+            self, sequences, initial_state, mask, lengths
+        )
+        mask = as_mask(mask, lengths, sequences)
+        outputs = self.run(sequences, initial_state, mask, training)
+        if lengths is not None:
+            masks = tree.flatten(self.compute_mask(sequences, mask))
+            for output, own_mask in zip(tree.flatten(outputs), masks, strict=False):
+                output._keras_mask = own_mask  # as Keras itself hands a mask on
+        return outputs
+
+    def compute_output_spec(
+        self, sequences, initial_state=None, mask=None, training=False, lengths=None
+    ):
+        check_call(self, sequences, initial_state, mask, lengths)
+        states = {} if initial_state is None else {"initial_state": initial_state}
+        return super().compute_output_spec(sequences, **states)
