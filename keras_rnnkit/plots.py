@@ -7,6 +7,17 @@ import numpy as np
 INK, ACCENT, MUTED = "#1f2933", "#2563a8", "#9aa5b1"
 
 
+def new_figure(**arguments):
+    """An empty figure that belongs to no window."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "`keras_rnnkit.plots` needs matplotlib: pip install 'keras_rnnkit[plots]'"
+        ) from error
+    return Figure(layout="constrained", **arguments)
+
+
 def training_curve(history: Mapping[str, Sequence[float]], title: str = ""):
     """Draws each metric of a training over its epochs, its own panel each.
 
@@ -17,10 +28,8 @@ def training_curve(history: Mapping[str, Sequence[float]], title: str = ""):
     Returns:
         `matplotlib.figure.Figure`.
     """
-    from matplotlib.figure import Figure
-
     names = [name for name in history if not name.startswith(("val_", "learning"))]
-    figure = Figure(figsize=(4.5 * len(names), 3.4), layout="constrained")
+    figure = new_figure(figsize=(4.5 * len(names), 3.4))
     figure.suptitle(title, color=INK)
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for panel, name in zip(panels, names, strict=True):
@@ -45,13 +54,11 @@ def confusion_matrix(truth, predicted, names: Sequence[str], title: str = ""):
     Returns:
         `matplotlib.figure.Figure`.
     """
-    from matplotlib.figure import Figure
-
     counts = np.zeros((len(names), len(names)), int)
     np.add.at(counts, (np.asarray(truth), np.asarray(predicted)), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = 0.5 * len(names) + 1.5
-    figure = Figure(figsize=(side, side), layout="constrained")
+    figure = new_figure(figsize=(side, side))
     panel = figure.subplots()
     panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):

@@ -118,7 +118,13 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize("seed", range(25))
+SEEDS = [
+    *range(25),
+    *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(25, 100)),
+]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize(("number", "kind"), list(enumerate(KINDS)))
 def test_outputs_states_and_gradients_equal_keras(number, kind, seed):
     rng = np.random.default_rng([number, seed])

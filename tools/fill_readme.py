@@ -1,4 +1,4 @@
-"""Runs what the README shows and writes what it prints into the README.
+"""Runs what the README shows, and writes what it prints there and into the example.
 
 python tools/fill_readme.py
 """
@@ -7,10 +7,13 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+EXAMPLE = ROOT / "examples" / "quickstart.py"
+PRINTS = "It prints, after the search:\n\n"
 
 
 def pattern(name: str) -> re.Pattern:
@@ -48,9 +51,18 @@ def run_example(text: str) -> str:
 def main():
     text = README.read_text()
     text = fill(text, "output", run_example(text))
-    demo = run("examples/quickstart.py", cwd=ROOT)
-    text = fill(text, "demo", demo[demo.index("Best:") :])
-    README.write_text(text)
+    demo = run(str(EXAMPLE), cwd=ROOT)
+    shown = demo[demo.index("Best:") :]
+    README.write_text(fill(text, "demo", shown))
+    fill_docstring(EXAMPLE, shown)
+
+
+def fill_docstring(path: Path, shown: str):
+    """Ends the docstring of an example with what it prints."""
+    head, _, rest = path.read_text().partition('"""\n\nimport ')
+    head = head[: head.index(PRINTS) + len(PRINTS)]
+    shown = textwrap.indent(shown.rstrip() + "\n", "    ")
+    path.write_text(f'{head}{shown}"""\n\nimport {rest}')
 
 
 if __name__ == "__main__":

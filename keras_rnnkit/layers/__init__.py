@@ -1,5 +1,9 @@
-"""What goes into a model: cells put on the loop, and wrappers of such layers."""
+"""What goes into a model: cells put on the loop, and wrappers of such layers.
 
+The cells are named here too, as they are in `keras.layers`.
+"""
+
+from keras_rnnkit.cells import GRUCell, LSTMCell, SimpleRNNCell
 from keras_rnnkit.layers.bidirectional import Bidirectional
 from keras_rnnkit.layers.gru import GRU
 from keras_rnnkit.layers.lstm import LSTM
@@ -7,4 +11,14 @@ from keras_rnnkit.layers.rnn import RNN
 from keras_rnnkit.layers.simple_rnn import SimpleRNN
 from keras_rnnkit.layers.stacked_rnn import StackedRNN
 
-__all__ = ["GRU", "LSTM", "RNN", "Bidirectional", "SimpleRNN", "StackedRNN"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Bidirectional",
+    "GRUCell",
+    "LSTMCell",
+    "SimpleRNN",
+    "SimpleRNNCell",
+    "StackedRNN",
+]
