@@ -45,8 +45,7 @@ def to_keras(model: keras.Model) -> keras.Model:
 
 def _convert(model, replace, clones):
     """Clones the model through `replace`; `clones` holds the layers done, by `id`."""
-    functional = type(keras.Model(*[keras.Input(())] * 2))
-    if not isinstance(model, (keras.Sequential, functional)):
+    if not isinstance(model, (keras.Sequential, _functional())):
         raise ValueError(
             "the model must be functional or sequential; received an instance of the "
             f"subclass `{type(model).__name__}`: replace the layers in its own code"
@@ -74,6 +73,12 @@ def _convert(model, replace, clones):
         )
     converted.set_weights(model.get_weights())
     return converted
+
+
+def _functional():
+    """The class of functional models, which Keras has no public name for."""
+    inputs = keras.Input(())
+    return type(keras.Model(inputs, keras.layers.Identity()(inputs)))
 
 
 def _inputs(model):

@@ -222,8 +222,8 @@ def test_length_outside_the_sequence_stops_a_graph(bad, kind):
         run(zeros(*SHAPE), [2, bad])
 
 
-# Of the sequences Keras's own checks speak too, without backticks.
-A_LAYER = r"(`\w+`|layer '\w+')"
+# Of the sequences Keras's own checks speak too, in quotes that differ by release.
+A_LAYER = r"(`\w+`|layer ['\"]\w+['\"])"
 
 
 @both_ways
