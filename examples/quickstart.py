@@ -75,9 +75,12 @@ def build(hp, steps=None):
 
 
 def search(x, y, folder, trials, epochs, seed):
-    """The best hyperparameters, by validation on a fifth of the training data."""
+    """The best hyperparameters, by validation on a fifth of the training data.
+
+    Goes on where a search that was stopped had come to: `folder` keeps its trials.
+    """
     held_out = np.arange(len(y)) % 5 == 0
-    where = {"directory": folder, "project_name": "search"}
+    where = {"directory": folder, "project_name": f"{trials}x{epochs}-seed-{seed}"}
     tuner = Search(build, "val_loss", max_trials=trials, seed=seed, **where)
     validation = x[held_out], y[held_out]
     fit = {"batch_size": 16, "epochs": epochs, "verbose": 0}
@@ -143,7 +146,7 @@ def main():
 
     print(f"Search: {trials} trials of {trial_epochs} epochs")
     keras.utils.set_random_seed(args.seed)
-    hp = search(x, y, folder, trials, trial_epochs, args.seed)
+    hp = search(x, y, folder / "search", trials, trial_epochs, args.seed)
     print(f"\nBest:\n  {describe(hp.values)}")
     print(f"Training: {epochs} epochs on all training data")
     keras.utils.set_random_seed(args.seed)
@@ -158,9 +161,10 @@ def main():
     said = model.predict(test[0], verbose=0).argmax(axis=1)
     figure = rk.plots.confusion_matrix(test[1], said, range(1, 10), title)
     figure.savefig(folder / "confusion.png", dpi=120)
-    shutil.rmtree(folder / "search")  # kept until here, to resume a stopped search
+    shutil.rmtree(folder / "search")
     print(table(rows))
-    print(f"\nWritten to {os.path.relpath(folder)}:\n ", *sorted(os.listdir(folder)))
+    written = sorted(path.name for path in folder.glob("[!.]*"))
+    print(f"\nWritten to {os.path.relpath(folder)}:\n ", *written)
 
 
 if __name__ == "__main__":
