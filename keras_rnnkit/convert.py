@@ -18,16 +18,18 @@ def from_keras(model: keras.Model) -> keras.Model:
 
     Every `SimpleRNN`, `LSTM`, `GRU`, `Bidirectional`, `RNN` and cell of Keras is
     replaced, in nested models and in wrappers such as `TimeDistributed` too. Names,
-    weights, shared layers and the arguments of `compile` stay. `model` is not touched.
-    The new optimizer, and the states of stateful layers, begin afresh.
+    weights, shared layers and the arguments of `compile` stay. `model` is not touched;
+    the two share the layers that have an `adapt` method, such as `Normalization`, and
+    those that have no weights and that Keras cannot clone, such as a `Lambda`. The new
+    optimizer, and the states of stateful layers, begin afresh.
 
     Args:
         model: a functional or sequential model.
 
     Raises:
-        ValueError: a subclassed model, one that has not been built, or a layer of a
-            user's class that makes recurrent layers of its own: what these contain
-            cannot be replaced from outside.
+        ValueError: a subclassed model, one that has not been built, a layer of a user's
+            class that makes recurrent layers of its own, or a layer shared within
+            wrappers: what these contain cannot be replaced from outside.
     """
     return _convert(model, _ours, {})
 
@@ -46,10 +48,7 @@ def to_keras(model: keras.Model) -> keras.Model:
 def _convert(model, replace, clones):
     """Clones the model through `replace`; `clones` holds the layers done, by `id`."""
     if not isinstance(model, (keras.Sequential, _functional())):
-        raise ValueError(
-            "the model must be functional or sequential; received an instance of the "
-            f"subclass `{type(model).__name__}`: replace the layers in its own code"
-        )
+        raise _subclassed(model)
     if not model.built:
         raise ValueError(
             f"the model must be built; received `{model.name}` without an input shape: "
@@ -71,8 +70,31 @@ def _convert(model, replace, clones):
             clone_function=clone,
             call_function=_call_stock if replace is _stock else None,
         )
-    converted.set_weights(model.get_weights())
+    if type(converted) is not type(model):
+        raise _subclassed(model)
+    weights = model.get_weights()
+    if len(weights) != len(converted.weights):
+        raise ValueError(
+            f"a layer within a wrapper of `{model.name}` must not be shared; received "
+            f"{len(weights)} weights that would become {len(converted.weights)}"
+        )
+    converted.set_weights(weights)
+    # Outermost first: `trainable` is handed down to the layers within.
+    for old, new in zip(_all(model), _all(converted), strict=True):
+        new.trainable = old.trainable
     return converted
+
+
+def _all(layer):
+    """A layer and all within it, for which Keras has no public name."""
+    return layer._flatten_layers()
+
+
+def _subclassed(model):
+    return ValueError(
+        "the model must be functional or sequential; received an instance of the "
+        f"subclass `{type(model).__name__}`: replace the layers in its own code"
+    )
 
 
 def _functional():
@@ -98,10 +120,17 @@ def _clone(layer, replace, clones):
         return _convert(layer, replace, clones)
     if not isinstance(layer, keras.layers.Layer):  # an operation of `keras.ops`
         return type(layer).from_config(layer.get_config())
+    if hasattr(layer, "adapt"):  # what it has learned is not in its weights alone
+        return layer
     config = keras.saving.serialize_keras_object(layer)
     replaced = _walk(config, replace, layer.name)
     if replaced == config:
-        new = type(layer).from_config(layer.get_config())
+        try:
+            new = type(layer).from_config(layer.get_config())
+        except (TypeError, ValueError):
+            if layer.variables:
+                raise
+            new = layer
     else:
         new = keras.saving.deserialize_keras_object(
             _walk(replaced, _unbuilt, layer.name), safe_mode=False
@@ -186,8 +215,7 @@ def _copy_unsaved(old, new):
 def _check_replaced(layer, name, replace):
     """Raises where a layer makes recurrent layers that its configuration hides."""
     left = STOCK if replace is _ours else OURS
-    # Keras has no public way to list the layers within a layer.
-    for inner in layer._flatten_layers():
+    for inner in _all(layer):
         if type(inner) in left.values():
             raise ValueError(
                 f"`{name}` of the class `{type(layer).__name__}` makes a "

@@ -72,6 +72,17 @@ class GatedCell(SplitCell):
     # Dropout: drawn once for a sequence, from the cell's seed generator, in the order
     # in which Keras draws; a list of one for each gate where Keras has them apart.
 
+    @property
+    def is_split(self):
+        methods = "get_dropout_mask", "get_recurrent_dropout_mask", "step_constants"
+        own = {name: getattr(type(self), name) for name in methods}
+        stock = keras.layers.LSTMCell
+        return (
+            super().is_split
+            and own["step_constants"] is GatedCell.step_constants
+            and all(own[name] is getattr(stock, name) for name in methods[:2])
+        )
+
     def constants(self, batch_size=None, training=False):
         """Every weight by its name, and `dropout` and `recurrent_dropout`: the masks
         `(batch, features)` and `(batch, width)` on inputs and state, or `None`."""

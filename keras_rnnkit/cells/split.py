@@ -22,11 +22,17 @@ class SplitCell(keras.layers.Layer):
     run on the loop and in `keras.layers.RNN`.
     """
 
+    @property
+    def is_split(self) -> bool:
+        """Whether the three parts are the whole step: `call` is not overridden."""
+        return type(self).call is SplitCell.call
+
     def constants(self, batch_size=None, training=False) -> SimpleNamespace:
         """Returns what stays the same through a sequence.
 
-        Here: every weight, by its name, in the compute dtype. A subclass may add what
-        it draws once for a sequence, such as dropout masks.
+        Here: every weight or tensor that is an attribute of the cell, by its name, in
+        the compute dtype. A subclass may add what it draws once for a sequence, such as
+        dropout masks.
 
         Args:
             batch_size: int or scalar tensor, the number of sequences.
@@ -34,7 +40,11 @@ class SplitCell(keras.layers.Layer):
         """
         del batch_size, training
         return SimpleNamespace(
-            **{w.name: ops.cast(w, self.compute_dtype) for w in self.weights}
+            **{
+                name: ops.cast(value, self.compute_dtype)
+                for name, value in vars(self).items()
+                if isinstance(value, keras.Variable) or ops.is_tensor(value)
+            }
         )
 
     def noise(self, shape, training=False):

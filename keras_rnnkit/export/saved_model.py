@@ -61,6 +61,15 @@ def input_signature(model, batch_size=None) -> list[tf.TensorSpec]:
             "input shape: add a `keras.Input` or call the model once"
         )
     return [
-        tf.TensorSpec((batch_size, *x.shape[1:]), x.dtype, name=x.name)
-        for x in model.inputs
+        tf.TensorSpec((batch_size, *x.shape[1:]), x.dtype, name=name)
+        for x, name in zip(model.inputs, input_names(model), strict=True)
     ]
+
+
+def input_names(model) -> list[str]:
+    """The names of the input layers, in the order of `model.inputs`."""
+    if isinstance(model, keras.Sequential):
+        return [model.get_config()["layers"][0]["config"]["name"]]
+    layers = [x for x in model.layers if isinstance(x, keras.layers.InputLayer)]
+    names = {id(layer.output): layer.name for layer in layers}
+    return [names[id(x)] for x in model.inputs]

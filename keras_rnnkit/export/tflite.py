@@ -35,17 +35,17 @@ def export_tflite(model: keras.Model, path, *, batch_size=1, check=True):
         model: a built functional or sequential model with known numbers of steps.
         path: the file to write; an earlier one stays if the export fails.
         batch_size: int, the number of sequences that a call takes.
-        check: the data to compare on: an array, or a list of one for each input, whose
-            rows are taken `batch_size` at a time; True for random data (integer inputs
-            get zeros and ones).
+        check: the data to compare on: an array, or a list of one for each input, or a
+            dict of them by name, whose rows are taken `batch_size` at a time; True for
+            random data (integer inputs get zeros and ones).
 
     Returns:
         `ExportReport`.
 
     Raises:
-        ValueError: the model has not been built, an axis beside the batch is unknown,
-            `check` has fewer than `batch_size` rows, or the largest difference is
-            above 1e-5 of the largest output.
+        ValueError: the model has not been built, computes in another type than float32,
+            an axis beside the batch is unknown, `check` has fewer than `batch_size`
+            rows, or the largest difference is above 1e-5 of the largest output.
     """
     check_positive_integer("batch_size", batch_size)
     for spec in input_signature(model, batch_size):
@@ -54,6 +54,7 @@ def export_tflite(model: keras.Model, path, *, batch_size=1, check=True):
                 f"input `{spec.name}` must have a known shape to be exported to "
                 f"TFLite; received {tuple(spec.shape)}"
             )
+    check_types(model)
     calls = _calls(model, batch_size, check)
     with whole(path) as new, tempfile.TemporaryDirectory() as folder:
         saved = export_saved_model(model, Path(folder) / "model", batch_size=batch_size)
@@ -64,6 +65,17 @@ def export_tflite(model: keras.Model, path, *, batch_size=1, check=True):
         report = _prove(model, content, calls, str(path))
         new.write_bytes(content)
     return report
+
+
+def check_types(model):
+    """Raises `ValueError` where TFLite has no ops for the type of a layer."""
+    for layer in model.layers:
+        if layer.compute_dtype in ("float16", "bfloat16", "float64"):
+            raise ValueError(
+                f"`{layer.name}` must compute in float32 to be exported to TFLite; "
+                f"received {layer.compute_dtype}: build the model with the dtype "
+                "policy 'float32' and give it the weights"
+            )
 
 
 class TFLiteModel:
@@ -88,8 +100,14 @@ class TFLiteModel:
         )
 
     def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """Runs one batch; inputs and outputs by name."""
-        return self._run(**inputs)
+        """Runs one batch; inputs and outputs by name, cast to the file's types."""
+        types = {n: d["dtype"] for n, d in self._run.get_input_details().items()}
+        unknown = set(inputs) ^ set(types)
+        if unknown:
+            raise ValueError(
+                f"the inputs must be {sorted(types)}; received {sorted(inputs)}"
+            )
+        return self._run(**{n: np.asarray(x, types[n]) for n, x in inputs.items()})
 
     def predict(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Runs any number of rows, `batch_size` at a time."""
@@ -162,8 +180,14 @@ def _calls(model, batch_size, check):
     if check is True:
         rng = np.random.default_rng(0)
         return [{spec.name: _random(rng, spec) for spec in specs} for _ in range(3)]
-    arrays = [np.asarray(x) for x in (check if isinstance(check, list) else [check])]
-    rows = min(map(len, arrays))
+    if isinstance(check, dict):
+        check = [check[spec.name] for spec in specs if spec.name in check]
+    arrays = check if isinstance(check, (list, tuple)) else [check]
+    arrays = [
+        np.asarray(x, s.dtype.as_numpy_dtype)
+        for x, s in zip(arrays, specs, strict=False)
+    ]
+    rows = min(map(len, arrays), default=0)
     if rows < batch_size or len(arrays) != len(specs):
         raise ValueError(
             f"`check` must hold {len(specs)} arrays of at least `batch_size` = "

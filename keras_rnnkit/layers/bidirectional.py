@@ -5,7 +5,7 @@ import tensorflow as tf
 from keras import ops, tree
 
 from keras_rnnkit.arguments import PACKAGE, check_choice
-from keras_rnnkit.layers.sequence import SequenceLayer
+from keras_rnnkit.layers.sequence import SequenceLayer, takes
 
 MERGES = {
     "concat": lambda forward, backward: tf.concat([forward, backward], axis=-1),
@@ -49,18 +49,18 @@ class Bidirectional(SequenceLayer, keras.layers.Bidirectional):
 
     @property
     def state_size(self):
-        """The sizes of the forward layer's states and of the backward layer's."""
-        return [*self.forward_layer.state_size, *self.backward_layer.state_size]
+        """The sizes of both layers' states; `None` if one of them does not tell."""
+        both = [
+            getattr(layer, "state_size", None)
+            for layer in (self.forward_layer, self.backward_layer)
+        ]
+        return None if None in both else [*both[0], *both[1]]
 
     @property
     def states(self):
         """The states of a stateful layer, or `None`."""
         states = self.forward_layer.states, self.backward_layer.states
         return None if None in states else (*states[0], *states[1])
-
-    def build(self, sequences_shape, initial_state_shape=None):
-        super().build(sequences_shape)
-        self.compute_output_shape(sequences_shape)  # raises where the two do not merge
 
     def compute_output_shape(self, sequences_shape, initial_state_shape=None):
         shapes, states = [], []
@@ -71,27 +71,35 @@ class Bidirectional(SequenceLayer, keras.layers.Bidirectional):
                 states += own
             shapes.append(shape)
         forward, backward = shapes
+        self._check_sizes(forward[-1], backward[-1])
         if self.merge_mode is None:
             return (forward, backward, *states)
+        merged = forward
         if self.merge_mode == "concat":
             merged = (*forward[:-1], forward[-1] + backward[-1])
-        elif forward == backward:
-            merged = forward
-        else:
+        return (merged, *states) if self.return_state else merged
+
+    def _check_sizes(self, forward, backward):
+        if self.merge_mode not in ("concat", None) and forward != backward:
             raise ValueError(
                 f"`merge_mode={self.merge_mode!r}` of `{self.name}` needs two layers "
-                f"of one size; received {forward[-1]} and {backward[-1]}"
+                f"of one size; received {forward} and {backward}"
             )
-        return (merged, *states) if self.return_state else merged
 
     def run(self, sequences, initial_state, mask, training):
         both = self.forward_layer, self.backward_layer
         first = None, None
         if initial_state is not None:
-            half = len(both[0].state_size)
+            sizes = getattr(both[0], "state_size", None)
+            half = len(sizes) if sizes else len(initial_state) // 2
             first = initial_state[:half], initial_state[half:]
+        shared = {"mask": mask, "training": training}
         forward, backward = (
-            layer(sequences, initial_state=states, mask=mask, training=training)
+            layer(
+                sequences,
+                initial_state=states,
+                **{name: value for name, value in shared.items() if takes(layer, name)},
+            )
             for layer, states in zip(both, first, strict=True)
         )
         states = ()
@@ -104,6 +112,7 @@ class Bidirectional(SequenceLayer, keras.layers.Bidirectional):
         )
         if self.return_sequences:
             backward = tf.reverse(backward, [1])
+        self._check_sizes(forward.shape[-1], backward.shape[-1])
         if self.merge_mode is None:
             outputs = (forward, backward)
         else:

@@ -5,7 +5,13 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
+from keras_rnnkit.cells import GRUCell, LSTMCell, SimpleRNNCell
 from keras_rnnkit.recurrence import check_lengths_within
+
+KERNEL_CELLS = (
+    *(SimpleRNNCell, LSTMCell, GRUCell),
+    *(keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCell),
+)
 
 
 def check_call(layer, sequences, initial_state, mask, lengths):
@@ -47,11 +53,21 @@ def check_sequences(name, shape):
         )
 
 
-def feature_spec(name, shape):
-    """The input that a layer built for `shape` takes: as many features, or channels."""
-    check_sequences(name, shape)
-    fixed = {-1: shape[-1]} if len(shape) == 3 and shape[-1] else {}
+def input_spec(layer, shape):
+    """What a layer built for `shape` takes: as many features, if its cells care."""
+    check_sequences(layer.name, shape)
+    fixed = {-1: shape[-1]} if shape[-1] and has_kernel(layer) else {}
     return keras.layers.InputSpec(ndim=len(shape), axes=fixed)
+
+
+def has_kernel(layer):
+    """Whether all cells of a layer have a kernel, of a row for each feature."""
+    cells = getattr(layer, "cell", None)
+    if cells is not None:
+        return isinstance(cells, KERNEL_CELLS)
+    parts = [getattr(layer, part, None) for part in ("forward_layer", "backward_layer")]
+    parts = getattr(layer, "layers", parts)
+    return all(part is not None and has_kernel(part) for part in parts)
 
 
 def check_layer(layer, sequences):
@@ -105,7 +121,9 @@ def check_lengths(name, lengths, sequences):
 
 
 def check_states(name, states, sizes, batch):
-    """One tensor `(batch, size)` for each state."""
+    """One tensor `(batch, size)`, or `(1, size)` for all rows, for each state."""
+    if sizes is None:
+        return
     states, sizes = tree.flatten(states), tree.flatten(sizes)
     if len(states) != len(sizes):
         raise ValueError(
@@ -113,7 +131,10 @@ def check_states(name, states, sizes, batch):
             f"state; received {len(states)}"
         )
     for number, (state, size) in enumerate(zip(states, sizes, strict=True)):
-        if not _agree(tuple(state.shape), (batch, size)):
+        shape = tuple(state.shape)
+        if len(shape) > 2:  # of a cell that has images, say, for its states
+            continue
+        if not _agree(shape, (batch if shape[:1] != (1,) else 1, size)):
             raise ValueError(
                 f"`initial_state[{number}]` of `{name}` must have shape (batch, size) "
                 f"= ({batch}, {size}); received shape {tuple(state.shape)}"

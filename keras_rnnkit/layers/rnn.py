@@ -1,6 +1,5 @@
 """The base layer: a cell put on the loop."""
 
-import inspect
 from contextlib import contextmanager
 
 import keras
@@ -9,7 +8,7 @@ from keras import ops, tree
 
 from keras_rnnkit.arguments import PACKAGE
 from keras_rnnkit.cells.split import SplitCell
-from keras_rnnkit.layers.sequence import SequenceLayer
+from keras_rnnkit.layers.sequence import SequenceLayer, takes
 from keras_rnnkit.recurrence import run
 
 
@@ -70,56 +69,82 @@ class RNN(SequenceLayer, keras.layers.RNN):
                 initial_state = self.get_initial_state(ops.shape(sequences)[0])
         if not tree.is_nested(initial_state):
             initial_state = [initial_state]
-        return tree.map_structure(
-            lambda state: ops.cast(state, self.cell.compute_dtype), list(initial_state)
-        )
+        batch = ops.shape(sequences)[0]
+
+        def prepare(state):
+            state = ops.cast(state, self.cell.compute_dtype)
+            if state.shape[0] == 1:  # one state for all, such as a learned one
+                state = tf.broadcast_to(state, [batch, *state.shape[1:]])
+            return state
+
+        return tree.map_structure(prepare, list(initial_state))
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
-        """Runs the cell: `(last_output, outputs, states)`, batch first."""
+        """Runs the cell: `(last_output, outputs, states)`, batch first, as in Keras.
+
+        Of the outputs, the one that `return_sequences` does not ask for is `None`.
+        """
         if mask is not None:
             mask = tf.transpose(mask)
+        flat = tree.flatten(initial_state)
         with self._step(time_major(sequences), initial_state, training) as (
             step,
             inputs,
         ):
-            last_output, outputs, states = run(
+            outputs, states = run(
                 step,
                 inputs,
-                tree.flatten(initial_state),
-                self._zero_output(sequences),
+                flat,
+                self._zero_output(step, inputs, flat),
                 mask=mask,
                 reverse=self.go_backwards,
                 unroll=self.unroll,
                 return_sequences=self.return_sequences,
                 zero_output_for_mask=self.zero_output_for_mask,
             )
-        if outputs is not None:
-            outputs = time_major(outputs)
+        last_output = None if self.return_sequences else outputs
+        outputs = time_major(outputs) if self.return_sequences else None
         return last_output, outputs, tree.pack_sequence_as(initial_state, states)
 
-    def _zero_output(self, sequences):
-        width = getattr(self.cell, "output_size", None) or self.state_size[0]
-        return ops.zeros((ops.shape(sequences)[0], width), self.compute_dtype)
+    def _zero_output(self, step, inputs, states):
+        """Zeros in the shape of an output, which only a step of any cell tells."""
+        if self._runs_split:
+            shape = ops.shape(states[0])[0], self.cell.output_size
+            return ops.zeros(shape, self.compute_dtype)
+        first = tf.zeros(tf.shape(inputs)[1:], inputs.dtype)
+        first.set_shape(inputs.shape[1:])
+        return tf.zeros_like(step(first, states)[0])
+
+    @property
+    def _runs_split(self):
+        cell = self.cell
+        return isinstance(cell, SplitCell) and cell.is_split
 
     @contextmanager
     def _step(self, inputs, initial_state, training):
         """Yields the step of the loop and the inputs that it takes."""
         cell = self.cell
-        split = isinstance(cell, SplitCell) and cell.compute_dtype == self.compute_dtype
-        if not split:
+        if not self._runs_split:
             with dropout_masks(cell, inputs, initial_state):
                 yield self._step_of_any_cell(initial_state, training), inputs
             return
+        inputs = ops.cast(inputs, cell.compute_dtype)
         steps, batch = ops.shape(inputs)[:2]
         k = cell.constants(batch, training)
         noise = cell.noise((steps, batch), training) or []
         z = cell.project(inputs, k)
-        yield lambda x, states: cell.step(x[0], states, k, x[1]), (z, noise)
+
+        def step(x, states):
+            output, states = cell.step(x[0], states, k, x[1])
+            return ops.cast(output, self.compute_dtype), states
+
+        yield step, (z, noise)
 
     def _step_of_any_cell(self, initial_state, training):
         cell = self.cell
-        takes_training = "training" in inspect.signature(cell.call).parameters
-        kwargs = {"training": training} if takes_training else {}
+        kwargs = {}
+        if isinstance(cell, keras.layers.Layer) and takes(cell, "training"):
+            kwargs["training"] = training
 
         def step(x, states):
             states = tree.pack_sequence_as(initial_state, states)
@@ -138,8 +163,8 @@ def dropout_masks(cell, inputs, states):
         inputs: `(time, batch, features)`.
         states: the states of the cell.
     """
-    cells = getattr(cell, "cells", [cell])
-    states = states if hasattr(cell, "cells") else [states]
+    stacked = isinstance(cell, keras.layers.StackedRNNCells)
+    cells, states = (cell.cells, states) if stacked else ([cell], [states])
     ones = tf.ones(tf.shape(inputs)[1:], inputs.dtype)
     try:
         for each, state in zip(cells, states, strict=True):

@@ -1,9 +1,11 @@
 """How every recurrent layer is called: checks, lengths, and masks handed on."""
 
+import inspect
+
 import keras
 from keras import tree
 
-from keras_rnnkit.layers.checks import check_call, feature_spec
+from keras_rnnkit.layers.checks import check_call, input_spec
 from keras_rnnkit.recurrence import as_mask
 
 
@@ -26,7 +28,7 @@ class SequenceLayer(keras.layers.Layer):
         raise NotImplementedError
 
     def build(self, sequences_shape, initial_state_shape=None):
-        self.input_spec = feature_spec(self.name, sequences_shape)
+        self.input_spec = input_spec(self, sequences_shape)
         super().build(sequences_shape)
 
     def call(
@@ -44,8 +46,20 @@ class SequenceLayer(keras.layers.Layer):
         return outputs
 
     def compute_output_spec(
-        self, sequences, initial_state=None, mask=None, training=False, lengths=None
+        self,
+        sequences,
+        initial_state=None,
+        mask=None,
+        training=False,
+        lengths=None,
+        **of_subclass,
     ):
         check_call(self, sequences, initial_state, mask, lengths)
-        states = {} if initial_state is None else {"initial_state": initial_state}
-        return super().compute_output_spec(sequences, **states)
+        if initial_state is not None:
+            of_subclass["initial_state"] = initial_state
+        return super().compute_output_spec(sequences, **of_subclass)
+
+
+def takes(layer, argument: str) -> bool:
+    """Whether a layer's or cell's `call` has an argument."""
+    return argument in inspect.signature(layer.call).parameters

@@ -37,70 +37,73 @@ def run(
         zero_output_for_mask: return zeros in place of the output held.
 
     Returns:
-        `(last_output, outputs, states)`; `outputs` is `(time, batch, width)`, or `None`
-        without `return_sequences`.
+        `(outputs, states)`; `outputs` is `(time, batch, width)`, or without
+        `return_sequences` the last one, `(batch, width)`.
     """
     if mask is not None:
         inputs = (inputs, mask)
         step = _masked(step, zero_output_for_mask)
     else:
         step = _unmasked(step)
+    held = [] if mask is None else [output]
     if reverse:
         inputs = nest.map_structure(lambda x: tf.reverse(x, [0]), inputs)
     loop = _unrolled if unroll else _while
-    return loop(step, inputs, states, output, return_sequences)
+    return loop(step, inputs, states, output, held, return_sequences)
 
 
 def _unmasked(step):
-    return lambda x, output, states: step(x, states)
+    return lambda x, held, states: step(x, states)
 
 
 def _masked(step, zero_output_for_mask):
     """Gives `step` the mask: what it leaves out stays as it was."""
 
-    def masked_step(x_and_mask, output, states):
-        x, mask = x_and_mask
+    def masked_step(x_and_mask, held, states):
+        (x, mask), (output,) = x_and_mask, held
         new_output, new_states = step(x, states)
 
         def choose(new, old):
             shape = [-1] + [1] * (new.shape.rank - 1)
             return tf.where(tf.reshape(mask, shape), new, old)
 
-        held = tf.zeros_like(output) if zero_output_for_mask else output
         new_states = nest.map_structure(choose, new_states, states)
-        return choose(new_output, held), new_states
+        instead = tf.zeros_like(output) if zero_output_for_mask else output
+        return choose(new_output, instead), new_states
 
     return masked_step
 
 
-def _while(step, inputs, states, output, return_sequences):
-    """One `tf.while_loop`, whatever the number of steps."""
+def _while(step, inputs, states, output, held, return_sequences):
+    """One `tf.while_loop`, whatever the number of steps.
+
+    It carries `held`, a list of the output before, where a mask asks for it only: for
+    an output carried beside an equal state `tf.GradientTape.jacobian` fails.
+    """
     flat = nest.flatten(inputs)
     steps = flat[0].shape[0]
     steps = tf.shape(flat[0])[0] if steps is None else steps
-    arrays = [
-        tf.TensorArray(x.dtype, size=steps, element_shape=x.shape[1:]).unstack(x)
-        for x in flat
-    ]
-    outputs = []
-    if return_sequences:
-        outputs = [tf.TensorArray(output.dtype, steps, element_shape=output.shape)]
+    arrays = [tf.TensorArray(x.dtype, size=steps).unstack(x) for x in flat]
+    size = steps if return_sequences else 1
+    outputs = tf.TensorArray(output.dtype, size, element_shape=output.shape)
 
-    def body(t, output, states, outputs):
+    def body(t, held, states, outputs):
         x = nest.pack_sequence_as(inputs, [array.read(t) for array in arrays])
-        output, states = step(x, output, states)
-        return t + 1, output, states, [array.write(t, output) for array in outputs]
+        output, states = step(x, held, states)
+        outputs = outputs.write(t if return_sequences else 0, output)
+        return t + 1, [output] if held else [], states, outputs
 
-    _, output, states, outputs = tf.while_loop(
+    _, _, states, outputs = tf.while_loop(
         lambda t, *_: t < steps,
         body,
-        (tf.constant(0), output, states, outputs),
+        (tf.constant(0), held, states, outputs),
         maximum_iterations=steps,
     )
-    return output, _stack(*outputs, steps, output) if outputs else None, states
+    outputs = _stack(outputs, size, output)
+    return outputs if return_sequences else outputs[0], states
 
 
-def _stack(array, steps, output):
+def _stack(array, size, output):
     """`array.stack()`, for zero steps and an unknown batch too."""
     if tf.executing_eagerly() or output.shape.is_fully_defined():
         return array.stack()
@@ -109,24 +112,21 @@ def _stack(array, steps, output):
         element_shape=tf.shape(output),
         element_dtype=output.dtype,
     )
-    stacked.set_shape([steps if isinstance(steps, int) else None, *output.shape])
+    stacked.set_shape([size if isinstance(size, int) else None, *output.shape])
     return stacked
 
 
-def _unrolled(step, inputs, states, output, return_sequences):
+def _unrolled(step, inputs, states, output, held, return_sequences):
     """The steps written out one by one."""
     steps = nest.flatten(inputs)[0].shape[0]
     outputs = []
     for t in range(steps):
         x = nest.map_structure(lambda x, t=t: x[t], inputs)
-        output, states = step(x, output, states)
+        output, states = step(x, held, states)
+        held = [output] if held else []
         outputs.append(output)
     if not return_sequences:
-        return output, None, states
+        return output, states
     if not outputs:
-        return (
-            output,
-            tf.zeros([0, *tf.unstack(tf.shape(output))], output.dtype),
-            states,
-        )
-    return output, tf.stack(outputs), states
+        return tf.zeros(tf.concat([[0], tf.shape(output)], 0), output.dtype), states
+    return tf.stack(outputs), states
