@@ -79,10 +79,20 @@ def _convert(model, replace, clones):
             f"{len(weights)} weights that would become {len(converted.weights)}"
         )
     converted.set_weights(weights)
-    # Outermost first: `trainable` is handed down to the layers within.
-    for old, new in zip(_all(model), _all(converted), strict=True):
-        new.trainable = old.trainable
+    _copy_trainable(model, converted)
     return converted
+
+
+def _copy_trainable(old, new):
+    """Freezes what was frozen; outermost first, as the flag is handed down."""
+    new.trainable = old.trainable
+    if isinstance(old, keras.Model):
+        pairs = zip(old.layers, new.layers, strict=True)
+    else:
+        pairs = zip(_all(old)[1:], _all(new)[1:], strict=True)
+    for pair in pairs:
+        if isinstance(pair[0], keras.layers.Layer) and pair[0] is not pair[1]:
+            _copy_trainable(*pair)
 
 
 def _all(layer):
