@@ -40,6 +40,12 @@ def test_the_demo_shown_is_the_one_whose_models_are_kept():
         assert f"{name} {value}" in shown
     docstring = (ROOT / "examples/quickstart.py").read_text().split('"""')[1]
     assert textwrap.indent(shown, "    ") in docstring
+    kept = (ROOT / "saved_models/README.md").read_text()
+    row = report["formats"]["model.tflite"]
+    assert (
+        f"| {row['accuracy']:.4f} | {row['parameters']:,} | {row['kilobytes']:.0f} kB "
+        f"| {row['max_difference']:.1e} |" in kept
+    )
     for name, row in report["formats"].items():
         line = next(x for x in shown.splitlines() if x.startswith(f"{name} "))
         assert f"{row['accuracy']:.4f}" in line
