@@ -47,7 +47,9 @@ def to_keras(model: keras.Model) -> keras.Model:
 
 def _convert(model, replace, clones):
     """Clones the model through `replace`; `clones` holds the layers done, by `id`."""
-    if not isinstance(model, (keras.Sequential, _functional())):
+    kinds = keras.Sequential, _functional()
+    constructors = [kind.__init__ for kind in kinds]
+    if not isinstance(model, kinds) or type(model).__init__ not in constructors:
         raise _subclassed(model)
     if not model.built:
         raise ValueError(
