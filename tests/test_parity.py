@@ -1,5 +1,7 @@
 """Our layers against stock Keras: the same numbers from the same weights."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -380,3 +382,17 @@ def test_a_stateful_bidirectional_layer_returns_its_states_beside_a_mask(rng):
     for _ in range(2):
         output, *states = plain(x, mask=mask, initial_state=states)
         assert_close(model([x, mask]), [output, *states])
+
+
+@pytest.mark.parametrize("name", [*CELLS, "RNN", "Bidirectional"])
+@pytest.mark.parametrize("module", ["layers", "cells"])
+def test_constructors_take_the_arguments_of_keras_in_its_order(name, module):
+    if module == "cells":
+        name = "GRUCell" if name in ("RNN", "Bidirectional") else f"{name}Cell"
+    ours, stock = (
+        list(inspect.signature(getattr(m, name)).parameters.values())
+        for m in (getattr(rk, module), keras.layers)
+    )
+    plain = [p for p in ours if p.kind is p.POSITIONAL_OR_KEYWORD]
+    expected = [p for p in stock if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert [str(p) for p in plain] == [str(p) for p in expected]

@@ -6,13 +6,13 @@ import keras
 import tensorflow as tf
 from keras import ops, tree
 
-from keras_rnnkit.arguments import PACKAGE
+from keras_rnnkit.arguments import extends
 from keras_rnnkit.cells.split import SplitCell
 from keras_rnnkit.layers.sequence import SequenceLayer, takes
 from keras_rnnkit.recurrence import run
 
 
-@keras.saving.register_keras_serializable(PACKAGE)
+@extends(keras.layers.RNN)
 class RNN(SequenceLayer, keras.layers.RNN):
     """Runs a recurrent cell over the steps of a sequence.
 
@@ -23,8 +23,9 @@ class RNN(SequenceLayer, keras.layers.RNN):
     Call arguments:
         sequences: `(batch, time, features)`. Zero steps, one step and, with cells of
             this package, a batch of zero are legal.
-        initial_state: list of `(batch, size)`, one for each state; default zeros, or
-            with `stateful=True` the states that the last call left.
+        initial_state: list of `(batch, size)`, or `(1, size)` for all rows alike, one
+            for each state; default zeros, or with `stateful=True` the states that the
+            last call left.
         mask: bool `(batch, time)`. Where it is False, states and output are held.
         training: bool; turns dropout and zoneout on.
         lengths: int `(batch,)`, the steps of each sequence that count: stands for the
@@ -42,8 +43,8 @@ class RNN(SequenceLayer, keras.layers.RNN):
             the sequence; see the message.
     """
 
-    def __init__(self, cell, **kwargs):
-        super().__init__(cell, **kwargs)
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         self.supports_masking = True
 
     def run(self, sequences, initial_state, mask, training):
