@@ -139,7 +139,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="folder of what is written")
     args = parser.parse_args()
-    trials, trial_epochs, epochs = (2, 4, 12) if args.quick else (10, 20, 60)
+    trials, trial_epochs, epochs = (3, 6, 15) if args.quick else (10, 20, 60)
     folder = args.output or KEPT / ("quickstart-quick" if args.quick else "quickstart")
     folder.mkdir(parents=True, exist_ok=True)
     (x, y), test = load()
