@@ -16,13 +16,13 @@ def options_of(cls: type) -> dict[str, inspect.Parameter]:
     return {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
-def extends(stock: type, options_from: type | None = None):
+def extends(stock: type, *options_from: type):
     """Registers a class that takes the arguments of `stock`, and options of its own.
 
     The signature is read from `stock.__init__` and from the keyword-only arguments of
-    `options_from.__init__` (default: the class's own), so no list of arguments is
-    written a second time. The class keeps it as `signature`, and the options' names as
-    `options`.
+    the constructors of `options_from` (default: the class's own), so no list of
+    arguments is written a second time. The class keeps it as `signature`, and the
+    options' names as `options`.
     """
 
     def decorate(cls: type) -> type:
@@ -31,7 +31,9 @@ def extends(stock: type, options_from: type | None = None):
             for parameter in inspect.signature(stock.__init__).parameters.values()
             if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
         ]
-        options = options_of(options_from or cls)
+        options = {}
+        for source in options_from or (cls,):
+            options |= options_of(source)
         rest = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
         original = cls.__init__
 

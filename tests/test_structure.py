@@ -14,7 +14,7 @@ ALLOWED = {
     "recurrence": set(),
     "layers": {"arguments", "cells", "recurrence"},
     "convert": {"arguments", "cells", "layers"},
-    "export": {"arguments"},
+    "export": {"arguments", "recurrence"},
     "tuning": {"layers"},
     "datasets": set(),
     "plots": set(),

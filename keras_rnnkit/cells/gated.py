@@ -83,18 +83,21 @@ class GatedCell(SplitCell):
             and all(own[name] is getattr(stock, name) for name in methods[:2])
         )
 
-    def constants(self, batch_size=None, training=False):
-        """Every weight by its name, and `dropout` and `recurrent_dropout`: the masks
-        `(batch, features)` and `(batch, width)` on inputs and state, or `None`."""
+    def constants(self):
+        """Every weight by its name, and `dropout` and `recurrent_dropout`: `None`."""
         k = super().constants()
         k.dropout = k.recurrent_dropout = None
-        if training and self.dropout:
-            k.dropout = self._masks(batch_size, self.kernel, self.dropout)
-        if training and self.recurrent_dropout:
-            k.recurrent_dropout = self._masks(
-                batch_size, self.recurrent_kernel, self.recurrent_dropout
-            )
         return k
+
+    def row_constants(self, batch_size, training=False):
+        """In training, `dropout` and `recurrent_dropout`: the masks `(batch, features)`
+        and `(batch, width)` on inputs and state."""
+        kernels = {"dropout": self.kernel, "recurrent_dropout": self.recurrent_kernel}
+        return {
+            name: self._masks(batch_size, kernel, getattr(self, name))
+            for name, kernel in kernels.items()
+            if training and getattr(self, name)
+        }
 
     def _masks(self, batch_size, kernel, rate):
         ones = ops.ones((batch_size, kernel.shape[0]), self.compute_dtype)
@@ -177,11 +180,13 @@ def _widened(initializer):
 
 def gate_products(inputs, kernel, masks):
     """Returns `inputs @ kernel` after dropout, whose masks may differ by gate."""
+    if masks is None:
+        return ops.matmul(inputs, kernel)
     if not isinstance(masks, list):
-        return ops.matmul(inputs if masks is None else inputs * masks, kernel)
+        return ops.matmul(inputs * ops.stop_gradient(masks), kernel)
     blocks = ops.split(kernel, len(masks), axis=-1)
-    products = [ops.matmul(inputs * m, b) for m, b in zip(masks, blocks, strict=True)]
-    return ops.concatenate(products, axis=-1)
+    pairs = zip(masks, blocks, strict=True)
+    return ops.concatenate([gate_products(inputs, b, m) for m, b in pairs], axis=-1)
 
 
 def normalize(inputs, gain):

@@ -94,13 +94,13 @@ class LSTMCell(ZoneoutCell, keras.layers.LSTMCell):
 
     def project(self, inputs, k):
         z = gate_products(inputs, k.kernel, k.dropout)
-        if self.layer_norm:
-            z = normalize(z, k.kernel_gain)
-        return z + k.bias if self.use_bias else z
+        return normalize(z, k.kernel_gain) if self.layer_norm else z
 
     def recur(self, states, k):
         r = gate_products(states[0], k.recurrent_kernel, k.recurrent_dropout)
-        return normalize(r, k.recurrent_gain) if self.layer_norm else r
+        if self.layer_norm:
+            r = normalize(r, k.recurrent_gain)
+        return r + k.bias if self.use_bias else r
 
     def pointwise(self, z, r, states, k, noise=None):
         c_before = states[1]

@@ -35,11 +35,11 @@ class SimpleRNNCell(GatedCell, keras.layers.SimpleRNNCell):
             self.gain = self._add_gain("gain", (self.units,))
 
     def project(self, inputs, k):
-        z = gate_products(inputs, k.kernel, k.dropout)
-        return z + k.bias if self.use_bias and not self.layer_norm else z
+        return gate_products(inputs, k.kernel, k.dropout)
 
     def recur(self, states, k):
-        return gate_products(states[0], k.recurrent_kernel, k.recurrent_dropout)
+        r = gate_products(states[0], k.recurrent_kernel, k.recurrent_dropout)
+        return r + k.bias if self.use_bias and not self.layer_norm else r
 
     def pointwise(self, z, r, states, k, noise=None):
         a = z + r

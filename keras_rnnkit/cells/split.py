@@ -3,14 +3,15 @@
 from types import SimpleNamespace
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 
 class SplitCell(keras.layers.Layer):
     """A recurrent cell whose step is told apart into three parts.
 
-    The loop reads `k = cell.constants(...)` once for a sequence and then runs, for
-    every step t,
+    The loop reads `k = cell.constants()` once for a sequence and then runs, for every
+    step t,
 
         z_t = project(x_t, k)                     needs no earlier state
         r_t = recur(s_{t-1}, k)                   the matrix product with the state
@@ -20,6 +21,10 @@ class SplitCell(keras.layers.Layer):
     are lists, also of one. A cell of your own that subclasses this class writes the
     three methods, `build`, `state_size` and `output_size`; nothing else is needed to
     run on the loop and in `keras.layers.RNN`.
+
+    On the fast loop the parts have to compute from their arguments alone, weights from
+    `k`; a cell with parts that do not, runs on the portable one. Parts that put z and r
+    to use in the one sum `z + r` are faster still.
     """
 
     @property
@@ -27,25 +32,33 @@ class SplitCell(keras.layers.Layer):
         """Whether the three parts are the whole step: `call` is not overridden."""
         return type(self).call is SplitCell.call
 
-    def constants(self, batch_size=None, training=False) -> SimpleNamespace:
-        """Returns what stays the same through a sequence.
+    def constants(self) -> SimpleNamespace:
+        """Returns what stays the same through a sequence and for all rows of a batch.
 
         Here: every weight or tensor that is an attribute of the cell, by its name, in
-        the compute dtype. A subclass may add what it draws once for a sequence, such as
-        dropout masks.
-
-        Args:
-            batch_size: int or scalar tensor, the number of sequences.
-            training: bool.
+        the compute dtype.
         """
-        del batch_size, training
         return SimpleNamespace(
             **{
-                name: ops.cast(value, self.compute_dtype)
+                name: tf.convert_to_tensor(ops.cast(value, self.compute_dtype))
                 for name, value in vars(self).items()
                 if isinstance(value, keras.Variable) or ops.is_tensor(value)
             }
         )
+
+    def row_constants(self, batch_size, training=False) -> dict:
+        """Returns what stays the same through a sequence but differs by row.
+
+        Tensors `(batch, ...)` by name, or lists of them, such as dropout masks. They
+        are attributes of `k` beside `constants`. What no gradient is to reach goes
+        through `ops.stop_gradient` where it is used.
+
+        Args:
+            batch_size: int or scalar tensor, the number of rows.
+            training: bool.
+        """
+        del batch_size, training
+        return {}
 
     def noise(self, shape, training=False):
         """Returns what a step needs drawn anew: a list of tensors, or `None`.
@@ -82,9 +95,11 @@ class SplitCell(keras.layers.Layer):
         return output, states if nested else states[0]
 
     def step_constants(self, inputs, states, training):
-        """`constants` for a single step, outside the loop."""
+        """What `k` is for a single step, outside the loop."""
         del states
-        return self.constants(ops.shape(inputs)[0], training)
+        k = self.constants()
+        vars(k).update(self.row_constants(ops.shape(inputs)[0], training))
+        return k
 
     def get_initial_state(self, batch_size=None):
         """Returns zeros, `(batch, size)` for each state."""

@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from keras_rnnkit.export.files import whole
+from keras_rnnkit.recurrence import only_portable
 
 SIGNATURE = "serving_default"
 
@@ -33,7 +34,7 @@ def export_saved_model(model: keras.Model, path, *, batch_size=None) -> Path:
         names = [spec.name for spec in signature]
         return serve(model, **dict(zip(names, inputs, strict=True)))
 
-    with whole(path) as folder:
+    with whole(path) as folder, only_portable():
         archive = keras.export.ExportArchive()
         archive.track(model)
         archive.add_endpoint(SIGNATURE, run, input_signature=signature)

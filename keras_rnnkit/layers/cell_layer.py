@@ -36,9 +36,11 @@ class CellLayer(RNN):
             **{name: given[name] for name in ("dtype", "trainable") if name in given},
             name=self.cell_name,
         )
+        loop = given.pop("loop", "auto")
         # Not by `super()`: the namesake's constructor would make a cell of its own.
         keras.layers.RNN.__init__(self, cell, **given)
         self.supports_masking = True
+        self.set_loop(loop)
         self.input_spec = keras.layers.InputSpec(ndim=3)
         if takes_cudnn:
             self.use_cudnn = use_cudnn
@@ -79,7 +81,7 @@ class CellLayer(RNN):
 
     def get_config(self):
         config = super().get_config() | {"seed": self.cell.seed}
-        config |= {name: getattr(self.cell, name) for name in self.options}
+        config |= {name: getattr(self.cell, name) for name in self.cell.options}
         if hasattr(self, "use_cudnn"):
             config["use_cudnn"] = self.use_cudnn
         if hasattr(self.cell, "implementation"):

@@ -5,9 +5,10 @@ import keras
 from keras_rnnkit.arguments import extends
 from keras_rnnkit.cells import GRUCell
 from keras_rnnkit.layers.cell_layer import CellLayer, from_cell
+from keras_rnnkit.layers.rnn import RNN
 
 
-@extends(keras.layers.GRU, options_from=GRUCell)
+@extends(keras.layers.GRU, GRUCell, RNN)
 class GRU(CellLayer, keras.layers.GRU):
     """Gated recurrent units: `GRUCell` on the loop.
 

@@ -5,9 +5,10 @@ import keras
 from keras_rnnkit.arguments import extends
 from keras_rnnkit.cells import LSTMCell
 from keras_rnnkit.layers.cell_layer import CellLayer, from_cell
+from keras_rnnkit.layers.rnn import RNN
 
 
-@extends(keras.layers.LSTM, options_from=LSTMCell)
+@extends(keras.layers.LSTM, LSTMCell, RNN)
 class LSTM(CellLayer, keras.layers.LSTM):
     """Long short-term memory: `LSTMCell` on the loop.
 

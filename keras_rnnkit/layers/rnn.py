@@ -1,15 +1,17 @@
 """The base layer: a cell put on the loop."""
 
+import weakref
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import keras
 import tensorflow as tf
 from keras import ops, tree
 
-from keras_rnnkit.arguments import extends
+from keras_rnnkit.arguments import check_choice, extends
 from keras_rnnkit.cells.split import SplitCell
 from keras_rnnkit.layers.sequence import SequenceLayer, takes
-from keras_rnnkit.recurrence import run
+from keras_rnnkit.recurrence import WAYS, FastLoop, is_fast, run
 
 
 @extends(keras.layers.RNN)
@@ -43,9 +45,18 @@ class RNN(SequenceLayer, keras.layers.RNN):
             the sequence; see the message.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, loop="auto", **kwargs):
         super().__init__(*args, **kwargs)
         self.supports_masking = True
+        self.set_loop(loop)
+
+    def set_loop(self, loop):
+        """Takes the way in which the steps are run."""
+        check_choice("loop", loop, WAYS)
+        self.loop = loop
+
+    def get_config(self):
+        return super().get_config() | {"loop": self.loop}
 
     def run(self, sequences, initial_state, mask, training):
         last_output, outputs, states = self.inner_loop(
@@ -85,74 +96,95 @@ class RNN(SequenceLayer, keras.layers.RNN):
 
         Of the outputs, the one that `return_sequences` does not ask for is `None`.
         """
-        if mask is not None:
-            mask = tf.transpose(mask)
-        flat = tree.flatten(initial_state)
-        with self._step(time_major(sequences), initial_state, training) as (
-            step,
-            inputs,
-        ):
-            outputs, states = run(
-                step,
-                inputs,
-                flat,
-                self._zero_output(step, inputs, flat),
-                mask=mask,
-                reverse=self.go_backwards,
-                unroll=self.unroll,
-                return_sequences=self.return_sequences,
-                zero_output_for_mask=self.zero_output_for_mask,
-            )
-        last_output = None if self.return_sequences else outputs
-        outputs = time_major(outputs) if self.return_sequences else None
-        return last_output, outputs, tree.pack_sequence_as(initial_state, states)
+        split = isinstance(self.cell, SplitCell) and self.cell.is_split
+        run_cell = self._run_split_cell if split else self._run_any_cell
+        outputs, states = run_cell(sequences, initial_state, mask, training)
+        states = tree.pack_sequence_as(initial_state, tree.flatten(states))
+        if self.return_sequences:
+            return None, outputs, states
+        return outputs, None, states
 
-    def _zero_output(self, step, inputs, states):
-        """Zeros in the shape of an output, which only a step of any cell tells."""
-        if self._runs_split:
-            shape = ops.shape(states[0])[0], self.cell.output_size
-            return ops.zeros(shape, self.compute_dtype)
-        first = tf.zeros(tf.shape(inputs)[1:], inputs.dtype)
-        first.set_shape(inputs.shape[1:])
-        return tf.zeros_like(step(first, states)[0])
-
-    @property
-    def _runs_split(self):
+    def _run_split_cell(self, sequences, states, mask, training):
         cell = self.cell
-        return isinstance(cell, SplitCell) and cell.is_split
-
-    @contextmanager
-    def _step(self, inputs, initial_state, training):
-        """Yields the step of the loop and the inputs that it takes."""
-        cell = self.cell
-        if not self._runs_split:
-            with dropout_masks(cell, inputs, initial_state):
-                yield self._step_of_any_cell(initial_state, training), inputs
-            return
-        inputs = ops.cast(inputs, cell.compute_dtype)
-        steps, batch = ops.shape(inputs)[:2]
-        k = cell.constants(batch, training)
+        x = ops.cast(sequences, cell.compute_dtype)
+        batch, steps = ops.shape(x)[:2]
+        k, row_k = vars(cell.constants()), cell.row_constants(batch, training)
         noise = cell.noise((steps, batch), training) or []
-        z = cell.project(inputs, k)
 
-        def step(x, states):
-            output, states = cell.step(x[0], states, k, x[1])
-            return ops.cast(output, self.compute_dtype), states
+        def in_ordinary_ops(x, states, k, row_k):
+            k = SimpleNamespace(**k | row_k)
 
-        yield step, (z, noise)
+            def step(x, states):
+                z, noise = x
+                output, states = cell.step(z, states, k, noise)
+                return ops.cast(output, self.compute_dtype), states
 
-    def _step_of_any_cell(self, initial_state, training):
-        cell = self.cell
+            zero_output = ops.zeros((batch, cell.output_size), self.compute_dtype)
+            z = cell.project(time_major(x), k)
+            return self._run(step, (z, noise), states, zero_output, mask)
+
+        if is_fast(self.loop, unroll=self.unroll, steps=x.shape[1], batch=x.shape[0]):
+            loop = fast_loop(self)
+            row_noise = [time_major(each) for each in noise]
+            if loop.can_run(x, states, k, row_k, row_noise):
+                output, states = loop(
+                    *(x, states, k, row_k, row_noise),
+                    mask=[] if mask is None else [mask],
+                    save=training,
+                    reference=in_ordinary_ops,
+                )
+                return ops.cast(output, self.compute_dtype), states
+        return in_ordinary_ops(x, states, k, row_k)
+
+    def _run_any_cell(self, sequences, states, mask, training):
+        cell, inputs = self.cell, time_major(sequences)
         kwargs = {}
         if isinstance(cell, keras.layers.Layer) and takes(cell, "training"):
             kwargs["training"] = training
 
-        def step(x, states):
-            states = tree.pack_sequence_as(initial_state, states)
-            output, new_states = cell(x, states, **kwargs)
+        def step(x, flat_states):
+            output, new_states = cell(
+                x, tree.pack_sequence_as(states, flat_states), **kwargs
+            )
             return ops.cast(output, self.compute_dtype), tree.flatten(new_states)
 
-        return step
+        with dropout_masks(cell, inputs, states):
+            first = tf.zeros(tf.shape(inputs)[1:], inputs.dtype)
+            first.set_shape(inputs.shape[1:])
+            zero_output = tf.zeros_like(step(first, tree.flatten(states))[0])
+            return self._run(step, inputs, tree.flatten(states), zero_output, mask)
+
+    def _run(self, step, inputs, states, zero_output, mask):
+        """Runs the loop in ordinary ops; inputs are time first, outputs batch first."""
+        outputs, states = run(
+            step,
+            inputs,
+            states,
+            zero_output,
+            mask=None if mask is None else tf.transpose(mask),
+            reverse=self.go_backwards,
+            unroll=self.unroll,
+            return_sequences=self.return_sequences,
+            zero_output_for_mask=self.zero_output_for_mask,
+        )
+        return time_major(outputs) if self.return_sequences else outputs, states
+
+
+_fast_loops = weakref.WeakKeyDictionary()
+
+
+def fast_loop(layer) -> FastLoop:
+    """The compiled loop of a layer, kept apart from it: it is no part of its state."""
+    settings = {
+        "reverse": layer.go_backwards,
+        "return_sequences": layer.return_sequences,
+        "zero_output_for_mask": layer.zero_output_for_mask,
+    }
+    loops = _fast_loops.setdefault(layer, {})
+    key = tuple(settings.values())
+    if key not in loops:
+        loops[key] = FastLoop(layer.cell, **settings)
+    return loops[key]
 
 
 @contextmanager

@@ -5,9 +5,10 @@ import keras
 from keras_rnnkit.arguments import extends
 from keras_rnnkit.cells import SimpleRNNCell
 from keras_rnnkit.layers.cell_layer import CellLayer, from_cell
+from keras_rnnkit.layers.rnn import RNN
 
 
-@extends(keras.layers.SimpleRNN, options_from=SimpleRNNCell)
+@extends(keras.layers.SimpleRNN, SimpleRNNCell, RNN)
 class SimpleRNN(CellLayer, keras.layers.SimpleRNN):
     """The fully connected recurrent layer (Elman 1990): `SimpleRNNCell` on the loop.
 

@@ -1,6 +1,16 @@
-"""The only time loop, and what belongs to it: masks, lengths, reversal, unrolling."""
+"""The only time loop and the ways it runs; masks, lengths, reversal, unrolling."""
 
+from keras_rnnkit.recurrence.fast import FastLoop
 from keras_rnnkit.recurrence.loop import run
 from keras_rnnkit.recurrence.masks import as_mask, check_lengths_within
+from keras_rnnkit.recurrence.way import WAYS, is_fast, only_portable
 
-__all__ = ["as_mask", "check_lengths_within", "run"]
+__all__ = [
+    "WAYS",
+    "FastLoop",
+    "as_mask",
+    "check_lengths_within",
+    "is_fast",
+    "only_portable",
+    "run",
+]

@@ -1,0 +1,231 @@
+"""The loop and its gradient, as two functions that XLA compiles. They know no cell."""
+
+import tensorflow as tf
+
+from keras_rnnkit.recurrence.step import Step, differentiable, gradients
+
+nest = tf.nest
+
+
+class CompiledLoop:
+    """A step that is told apart into its parts, on a compiled loop.
+
+    Autodiff of a loop keeps every intermediate of every step, and adds up the gradient
+    by a weight step by step. Here the forward loop keeps states and products alone, the
+    backward loop takes the gradients by what changes from step to step, and those by
+    the weights k follow it, all steps in one product:
+
+        z = project(x, k)    rₜ = recur(sₜ₋₁, k)    sₜ = pointwise(zₜ, rₜ, sₜ₋₁, k)
+
+        dzₜ, drₜ, dsₜ₋₁ = dsₜ ∂pointwise
+        dsₜ₋₁ += drₜ ∂recur/∂sₜ₋₁
+        dx, dk = Σₜ dzₜ ∂project + drₜ ∂recur/∂k + dsₜ ∂pointwise/∂k
+
+    All arguments are those of some rows of a batch: `x`, `noise` and `mask` are
+    `(rows, time, ...)`, `states` and `row_k` are `(rows, ...)`; `k` is shared.
+
+    Args:
+        cell: has `project`, `recur` and `pointwise`; see `cells.SplitCell`.
+        facts: `Facts` of the cell.
+        reverse: run from the last step to the first. Outputs stand in the order in
+            which they were computed.
+        return_sequences: return the outputs of all steps, not the last.
+        zero_output_for_mask: put out zeros where masked, not the output before.
+    """
+
+    def __init__(self, cell, facts, reverse, return_sequences, zero_output_for_mask):
+        self.step = Step(cell, facts, {}, zero_output_for_mask)
+        self.reverse = reverse
+        self.return_sequences = return_sequences
+        self.forward = tf.function(self._forward, autograph=False, jit_compile=True)
+        self.backward = tf.function(self._backward, autograph=False, jit_compile=True)
+        self.to_input = tf.function(self._to_input, autograph=False, jit_compile=True)
+
+    def _forward(self, x, states, k, row_k, noise, mask, steps, save):
+        """Runs the steps.
+
+        Args:
+            k, row_k: dicts.
+            noise: list of tensors.
+            mask: list of one tensor, or of none.
+            steps: int scalar, how many are run; `None` for all.
+            save: bool, whether to return what `backward` needs.
+
+        Returns:
+            `(output, states, saved)`.
+        """
+        x, given = self._in_order([x, [noise, mask]])
+        length = _length(x)
+        steps = length if steps is None else steps
+        step = self.step.using(k | row_k)
+        z = self._over_all(length, k, row_k).project(_flat(x))
+        rows = tf.shape(x)[1] if x.shape[1] is None else x.shape[1]
+        z = tf.reshape(z, [length, rows, *z.shape[1:]])
+
+        def read(t):
+            return _at(tf.minimum(t, length - 1), [z, given])
+
+        z_0, given_0 = read(0)
+        joined = step.join(z_0, step.recur(states))
+        held = step.held_at_first(joined, states, *given_0)
+        output = step.output_of(states, held)
+        outputs = _arrays([output], length) if self.return_sequences else []
+        saved = _arrays([*states, joined[-1]], length) if save else []
+
+        # What a step reads is carried to it beside the states: XLA would fuse the read
+        # into the arithmetic that follows it, and no longer vectorize that.
+        def body(t, joined, given_t, states, held, outputs, saved):
+            if save:
+                saved = _write(saved, t, [*states, joined[-1]])
+            states, held = step.advance(joined, states, held, *given_t)
+            if self.return_sequences:
+                outputs = _write(outputs, t, [step.output_of(states, held)])
+            z_t, given_t = read(t + 1)
+            joined = step.join(z_t, step.recur(states))
+            return t + 1, joined, given_t, states, held, outputs, saved
+
+        _, _, _, states, held, outputs, saved = tf.while_loop(
+            lambda t, *_: t < steps,
+            body,
+            (0, joined, given_0, list(states), held, outputs, saved),
+        )
+        if self.return_sequences:
+            output = _swapped(outputs[0].stack())
+        else:
+            output = step.output_of(states, held)
+        saved = [array.stack() for array in saved]
+        return output, states, [*saved, z] if save and len(joined) == 2 else saved
+
+    def _backward(
+        self, x, k, row_k, noise, mask, steps, turn, saved, d_output, d_states
+    ):
+        """Takes gradients back through the steps.
+
+        Args:
+            turn: bool, whether products with a transposed matrix are to be avoided.
+            saved: what `forward` returned.
+            d_output, d_states: gradients by the output and the last states.
+
+        Returns:
+            Gradients by z, for `to_input`, by the first states, and by the
+            differentiable tensors of `[k, row_k]`.
+        """
+        x, given = self._in_order([x, [noise, mask]])
+        length = _length(x)
+        before, joined = saved[: len(d_states)], saved[len(d_states) :][::-1]
+        if steps is None:
+            steps = length
+        else:  # A step that was not run repeats the last one, with a gradient of zero.
+            run = tf.minimum(tf.range(length), tf.maximum(steps - 1, 0))
+            x, given, before, joined = _at(run, [x, given, before, joined])
+
+        weighs = self.step.facts.weighs
+        step = self.step.using(k | row_k)
+        joined_0, states_0, given_0 = _at(0, [joined, before, given])
+        held = step.held_at_first(joined_0, states_0, *given_0)
+        d_held = [tf.zeros_like(output) for output in held]
+        if self.return_sequences:
+            d_output = _swapped(d_output)
+        else:
+            d_states, d_held = step.add_to_output(d_output, d_states, d_held)
+        matrices = [n for n, w in k.items() if turn and _is_matrix(w)]
+        turned = k | {name: tf.transpose(k[name]) for name in matrices}
+
+        def body(t, d_states, d_held, d_joined, d_after):
+            # Turned back within the loop, a matrix meets the gradient untransposed.
+            back = {name: tf.transpose(turned[name]) for name in matrices}
+            step = self.step.using(turned | back | row_k)
+            joined_t, states, given_t = _at(t, [joined, before, given])
+            if self.return_sequences:
+                d_output_t = _at(t, d_output)
+                d_states, d_held = step.add_to_output(d_output_t, d_states, d_held)
+            if weighs:
+                d_after = _write(d_after, t, [*d_states, *d_held])
+            own, d_states, d_held = gradients(
+                lambda: step.advance(joined_t, states, held, *given_t),
+                [joined_t, states, held],
+                [d_states, d_held],
+            )
+            through = gradients(lambda: step.recur(states), states, own[-1])
+            d_states = [a + b for a, b in zip(d_states, through, strict=True)]
+            return t - 1, d_states, d_held, _write(d_joined, t, own), d_after
+
+        d_joined = _arrays(joined_0, length)
+        d_after = _arrays([*states_0, *held], length) if weighs else []
+        _, d_first, _, d_joined, d_after = tf.while_loop(
+            lambda t, *_: t >= 0,
+            body,
+            (steps - 1, list(d_states), d_held, d_joined, d_after),
+        )
+
+        d_joined, d_after = ([_flat(a.stack()) for a in g] for g in (d_joined, d_after))
+        step = self._over_all(length, k, row_k)
+        x, given, before, joined = nest.map_structure(_flat, [x, given, before, joined])
+        held = [tf.zeros_like(d) for d in d_after[len(before) :]]
+
+        def all_steps():
+            parts = [step.project(x), step.recur(before)]
+            if weighs:
+                parts += step.advance(joined, before, held, *given)
+            return parts
+
+        weights = [w for w in nest.flatten([k, row_k]) if differentiable(w)]
+        d_parts = [d_joined[0], d_joined[-1], *d_after]
+        return d_joined[0], d_first, gradients(all_steps, weights, d_parts)
+
+    def _to_input(self, x, k, row_k, d_z):
+        """Returns the gradient by `x`: apart from `backward`, as the first layer of a
+        model has no use for it, and TensorFlow then leaves it out."""
+        x = self._in_order(x)
+        step = self._over_all(_length(x), k, row_k)
+        d_x = gradients(lambda: step.project(_flat(x)), x, d_z)
+        return _swapped(tf.reverse(d_x, [0]) if self.reverse else d_x)
+
+    def _in_order(self, tensors):
+        """Time first, and the first step to run first."""
+
+        def order(tensor):
+            tensor = _swapped(tensor)
+            return tf.reverse(tensor, [0]) if self.reverse else tensor
+
+        return nest.map_structure(order, tensors)
+
+    def _over_all(self, length, k, row_k):
+        """The step over all steps at once, `(time * rows, ...)`."""
+
+        def repeat(value):
+            if not tf.is_tensor(value):
+                return value
+            return tf.tile(value, [length] + [1] * (value.shape.rank - 1))
+
+        return self.step.using(k | nest.map_structure(repeat, row_k))
+
+
+def _length(tensor):
+    return tf.shape(tensor)[0] if tensor.shape[0] is None else tensor.shape[0]
+
+
+def _at(t, tensors):
+    return nest.map_structure(lambda tensor: tf.gather(tensor, t), tensors)
+
+
+def _arrays(tensors, length):
+    return [tf.TensorArray(v.dtype, length, element_shape=v.shape) for v in tensors]
+
+
+def _write(arrays, t, tensors):
+    return [a.write(t, tensor) for a, tensor in zip(arrays, tensors, strict=True)]
+
+
+def _flat(tensor):
+    """`(time, rows, ...)` to `(time * rows, ...)`."""
+    return tf.reshape(tensor, [-1, *tensor.shape[2:]])
+
+
+def _swapped(tensor):
+    """Swaps time and rows."""
+    return tf.transpose(tensor, [1, 0, *range(2, tensor.shape.rank)])
+
+
+def _is_matrix(value):
+    return differentiable(value) and value.shape.rank == 2

@@ -1,0 +1,50 @@
+"""Which way the loop runs."""
+
+import threading
+from contextlib import contextmanager
+
+import tensorflow as tf
+
+WAYS = "auto", "portable", "fast"
+FEW_STEPS = 4
+
+_local = threading.local()
+
+
+@contextmanager
+def only_portable():
+    """Has every loop that is traced inside run in ordinary ops: for an export."""
+    before = getattr(_local, "portable", False)
+    _local.portable = True
+    try:
+        yield
+    finally:
+        _local.portable = before
+
+
+def is_fast(loop: str, *, unroll: bool, steps: int | None, batch: int | None) -> bool:
+    """Whether a split cell is to run on the compiled loop, in this place and now.
+
+    Not if ordinary ops are asked for: by `loop="portable"`, for an export, by `unroll`.
+    With `loop="auto"` neither where compiling would not pay: for a few steps or none,
+    for no rows, in eager calls, which are mostly single, and beside a GPU or a TPU.
+
+    Args:
+        loop: "auto", "portable" or "fast".
+        steps, batch: `None` if they are not known yet.
+    """
+    if loop == "portable" or unroll or getattr(_local, "portable", False):
+        return False
+    if loop == "fast":
+        return True
+    accelerators = [
+        device
+        for device in tf.config.list_logical_devices()
+        if device.device_type != "CPU"
+    ]
+    return (
+        not tf.executing_eagerly()
+        and not accelerators
+        and (steps is None or steps > FEW_STEPS)
+        and batch != 0
+    )
