@@ -22,6 +22,12 @@ class RNN(SequenceLayer, keras.layers.RNN):
     arguments, defaults, states and outputs. A `SplitCell`, as all cells of this package
     are, has its input projected once for the whole sequence.
 
+    Args:
+        loop: how the steps are run, with the same results. "portable": in ordinary ops.
+            "fast": compiled by XLA for each core's part of the batch, with a gradient
+            of its own; asks for a `SplitCell`. "auto", the default: fast inside `fit`,
+            `predict` and any `tf.function` where that pays, else portable.
+
     Call arguments:
         sequences: `(batch, time, features)`. Zero steps, one step and, with cells of
             this package, a batch of zero are legal.
@@ -53,7 +59,17 @@ class RNN(SequenceLayer, keras.layers.RNN):
     def set_loop(self, loop):
         """Takes the way in which the steps are run."""
         check_choice("loop", loop, WAYS)
+        if loop == "fast" and (self.unroll or not self._has_split_cell):
+            received = "`unroll=True`" if self.unroll else type(self.cell).__name__
+            raise ValueError(
+                f"`loop='fast'` in `{self.name}` needs `unroll=False` and a `SplitCell` "
+                f"that keeps its `call`; received {received}: pass `loop='auto'`"
+            )
         self.loop = loop
+
+    @property
+    def _has_split_cell(self):
+        return isinstance(self.cell, SplitCell) and self.cell.is_split
 
     def get_config(self):
         return super().get_config() | {"loop": self.loop}
@@ -96,8 +112,9 @@ class RNN(SequenceLayer, keras.layers.RNN):
 
         Of the outputs, the one that `return_sequences` does not ask for is `None`.
         """
-        split = isinstance(self.cell, SplitCell) and self.cell.is_split
-        run_cell = self._run_split_cell if split else self._run_any_cell
+        run_cell = self._run_any_cell
+        if self._has_split_cell:
+            run_cell = self._run_split_cell
         outputs, states = run_cell(sequences, initial_state, mask, training)
         states = tree.pack_sequence_as(initial_state, tree.flatten(states))
         if self.return_sequences:
@@ -134,6 +151,13 @@ class RNN(SequenceLayer, keras.layers.RNN):
                     reference=in_ordinary_ops,
                 )
                 return ops.cast(output, self.compute_dtype), states
+            if self.loop == "fast":
+                raise ValueError(
+                    f"`loop='fast'` in `{self.name}` needs a cell whose parts compute "
+                    f"from their arguments alone; received {type(cell).__name__}, which "
+                    "reads variables or draws at random: take weights from `k`, draw in "
+                    "`noise`, or pass `loop='auto'`"
+                )
         return in_ordinary_ops(x, states, k, row_k)
 
     def _run_any_cell(self, sequences, states, mask, training):

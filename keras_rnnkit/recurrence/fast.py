@@ -122,9 +122,7 @@ class FastLoop:
         steps, extra, (x, noise, mask) = self._pad_steps([x, noise, mask])
 
         def run(x, states, row_k, noise, mask):
-            return self._compiled.forward(
-                x, states, k, row_k, noise, mask, steps, save
-            )
+            return self._compiled.forward(x, states, k, row_k, noise, mask, steps, save)
 
         def whole():
             output, last, saved = run(x, states, row_k, noise, mask)
