@@ -62,8 +62,9 @@ class RNN(SequenceLayer, keras.layers.RNN):
         if loop == "fast" and (self.unroll or not self._has_split_cell):
             received = "`unroll=True`" if self.unroll else type(self.cell).__name__
             raise ValueError(
-                f"`loop='fast'` in `{self.name}` needs `unroll=False` and a `SplitCell` "
-                f"that keeps its `call`; received {received}: pass `loop='auto'`"
+                f"`loop='fast'` in `{self.name}` needs `unroll=False` and a "
+                f"`SplitCell` that keeps its `call`; received {received}: pass "
+                "`loop='auto'`"
             )
         self.loop = loop
 
@@ -154,9 +155,9 @@ class RNN(SequenceLayer, keras.layers.RNN):
             if self.loop == "fast":
                 raise ValueError(
                     f"`loop='fast'` in `{self.name}` needs a cell whose parts compute "
-                    f"from their arguments alone; received {type(cell).__name__}, which "
-                    "reads variables or draws at random: take weights from `k`, draw in "
-                    "`noise`, or pass `loop='auto'`"
+                    f"from their arguments alone; received {type(cell).__name__}, "
+                    "which reads variables or draws at random: take weights from `k`, "
+                    "draw in `noise`, or pass `loop='auto'`"
                 )
         return in_ordinary_ops(x, states, k, row_k)
 

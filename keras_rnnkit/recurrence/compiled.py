@@ -62,39 +62,42 @@ class CompiledLoop:
         rows = tf.shape(x)[1] if x.shape[1] is None else x.shape[1]
         z = tf.reshape(z, [length, rows, *z.shape[1:]])
 
-        def read(t):
-            return _at(tf.minimum(t, length - 1), [z, given])
+        def read(t, z):
+            t = tf.minimum(t, length - 1)
+            return z.read(t), _at(t, given)
 
-        z_0, given_0 = read(0)
+        z = tf.TensorArray(z.dtype, length, element_shape=z.shape[1:]).unstack(z)
+        z_0, given_0 = read(0, z)
         joined = step.join(z_0, step.recur(states))
         held = step.held_at_first(joined, states, *given_0)
         output = step.output_of(states, held)
         outputs = _arrays([output], length) if self.return_sequences else []
-        saved = _arrays([*states, joined[-1]], length) if save else []
+        saved = _arrays([*states, *joined[1:]], length) if save else []
 
         # What a step reads is carried to it beside the states: XLA would fuse the read
         # into the arithmetic that follows it, and no longer vectorize that.
-        def body(t, joined, given_t, states, held, outputs, saved):
+        def body(t, joined, given_t, states, held, outputs, saved, z):
             if save:
-                saved = _write(saved, t, [*states, joined[-1]])
+                saved = _write(saved, t, [*states, *joined[1:]])
+                if step.facts.sums:  # The sum takes the place of z.
+                    z = z.write(t, *joined)
             states, held = step.advance(joined, states, held, *given_t)
             if self.return_sequences:
                 outputs = _write(outputs, t, [step.output_of(states, held)])
-            z_t, given_t = read(t + 1)
+            z_t, given_t = read(t + 1, z)
             joined = step.join(z_t, step.recur(states))
-            return t + 1, joined, given_t, states, held, outputs, saved
+            return t + 1, joined, given_t, states, held, outputs, saved, z
 
-        _, _, _, states, held, outputs, saved = tf.while_loop(
+        _, _, _, states, held, outputs, saved, z = tf.while_loop(
             lambda t, *_: t < steps,
             body,
-            (0, joined, given_0, list(states), held, outputs, saved),
+            (0, joined, given_0, list(states), held, outputs, saved, z),
         )
         if self.return_sequences:
             output = _swapped(outputs[0].stack())
         else:
             output = step.output_of(states, held)
-        saved = [array.stack() for array in saved]
-        return output, states, [*saved, z] if save and len(joined) == 2 else saved
+        return output, states, [a.stack() for a in [z, *saved]] if save else []
 
     def _backward(
         self, x, k, row_k, noise, mask, steps, turn, saved, d_output, d_states
@@ -112,7 +115,8 @@ class CompiledLoop:
         """
         x, given = self._in_order([x, [noise, mask]])
         length = _length(x)
-        before, joined = saved[: len(d_states)], saved[len(d_states) :][::-1]
+        z, before, r = saved[0], saved[1:][: len(d_states)], saved[1:][len(d_states) :]
+        joined = [z, *r]
         if steps is None:
             steps = length
         else:  # A step that was not run repeats the last one, with a gradient of zero.

@@ -1,16 +1,21 @@
 """The compiled loop over a whole batch: a shard of it for each core, any length."""
 
-import os
-
 import tensorflow as tf
 
 from keras_rnnkit.recurrence.compiled import CompiledLoop
+from keras_rnnkit.recurrence.shards import (
+    at_least,
+    by_batch,
+    joined,
+    pad,
+    shard_count,
+    split,
+)
 from keras_rnnkit.recurrence.step import differentiable, gradients, look
 
 nest = tf.nest
 
-MOST_SHARDS = 16
-LENGTHS = sorted(m << e for m in (2, 3) for e in range(2, 29))  # 8, 12, 16, 24, ...
+LENGTHS = sorted(m << e for m in (2, 3) for e in range(2, 28))  # 8, 12, 16, 24, ...
 
 
 class FastLoop:
@@ -130,12 +135,12 @@ class FastLoop:
             return output, last, [saved] + [none] * (shard_count() - 1)
 
         def sharded():
-            shards = _shards([x, states, row_k, noise, mask])
+            shards = split([x, states, row_k, noise, mask])
             outputs, lasts, saved = zip(*[run(*s) for s in shards], strict=True)
-            output, last = _joined(zip(outputs, lasts, strict=True), x)
+            output, last = joined(zip(outputs, lasts, strict=True), x)
             return output, last, list(saved)
 
-        output, last, saved = _by_batch(x, whole, sharded)
+        output, last, saved = by_batch(x, whole, sharded)
         if extra is not None and self._compiled.return_sequences:
             output = output[:, :steps]
         return output, last, saved
@@ -145,7 +150,7 @@ class FastLoop:
         d_output, *d_states = d_results
         steps, extra, (x, noise, mask) = self._pad_steps([x, noise, mask])
         if extra is not None and self._compiled.return_sequences:
-            d_output = _pad(d_output, 1, [0, extra])
+            d_output = pad(d_output, 1, [0, extra])
         count = sum(map(differentiable, nest.flatten(k)))
 
         def run(values, d_results, saved, turn):
@@ -168,12 +173,12 @@ class FastLoop:
 
         def sharded():
             shards = zip(
-                _shards(values), _shards(d_results, repeat=False), saved, strict=True
+                split(values), split(d_results, fill="zeros"), saved, strict=True
             )
             by_rows, by_k = zip(*[run(*s, turn=True) for s in shards], strict=True)
-            return _joined(by_rows, x), [tf.add_n(d) for d in zip(*by_k, strict=True)]
+            return joined(by_rows, x), [tf.add_n(d) for d in zip(*by_k, strict=True)]
 
-        (d_x, d_states, d_row_k), d_k = _by_batch(x, whole, sharded)
+        (d_x, d_states, d_row_k), d_k = by_batch(x, whole, sharded)
         if extra is not None:
             d_x = d_x[:, extra:] if self._reverse else d_x[:, :steps]
         return [d_x, *d_states, *d_k, *d_row_k]
@@ -185,65 +190,6 @@ class FastLoop:
         if x.shape[1] is not None:
             return None, None, tensors
         steps = tf.shape(x)[1]
-        extra = tf.reduce_min(tf.where(LENGTHS >= steps, LENGTHS, LENGTHS[-1])) - steps
+        extra = at_least(steps, LENGTHS) - steps
         widths = [extra, 0] if self._reverse else [0, extra]
-        return steps, extra, nest.map_structure(lambda v: _pad(v, 1, widths), tensors)
-
-
-def shard_count() -> int:
-    """One shard for each core that TensorFlow may use."""
-    threads = tf.config.threading.get_intra_op_parallelism_threads()
-    return min(threads or available_cores(), MOST_SHARDS)
-
-
-def available_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _by_batch(x, whole, sharded):
-    """Calls `sharded` if there is more than one row, and more than one core."""
-    rows = x.shape[0]
-    if shard_count() == 1:
-        return whole()
-    if rows is not None:
-        return sharded() if rows > 1 else whole()
-    return tf.cond(tf.shape(x)[0] > 1, sharded, whole)
-
-
-def _shards(tensors, repeat=True):
-    """Splits nests of `(batch, ...)` into shards of equal size, of two rows or more.
-
-    Rows that are missing repeat the last one, which is sure to compute, or else are
-    zeros, as their gradients are.
-    """
-    flat, count = nest.flatten(tensors), shard_count()
-    batch = flat[0].shape[0]
-    batch = tf.shape(flat[0])[0] if batch is None else batch
-    most = tf.maximum if tf.is_tensor(batch) else max
-    missing = most(2, -(-batch // count)) * count - batch
-
-    def fill():
-        if not repeat:
-            return [_pad(v, 0, [0, missing]) for v in flat]
-        rows = tf.minimum(tf.range(batch + missing), batch - 1)
-        return [tf.gather(v, rows) for v in flat]
-
-    if tf.is_tensor(missing):
-        flat = tf.cond(missing > 0, fill, lambda: flat)
-    elif missing:
-        flat = fill()
-    shards = zip(*[tf.split(v, count) for v in flat], strict=True)
-    return [nest.pack_sequence_as(tensors, shard) for shard in shards]
-
-
-def _joined(shards, like):
-    """Joins nests of shards to as many rows as `like` has."""
-    batch = tf.shape(like)[0] if like.shape[0] is None else like.shape[0]
-    return nest.map_structure(lambda *parts: tf.concat(parts, 0)[:batch], *shards)
-
-
-def _pad(tensor, axis, widths):
-    rank = tensor.shape.rank
-    return tf.pad(tensor, [widths if i == axis else [0, 0] for i in range(rank)])
+        return steps, extra, nest.map_structure(lambda v: pad(v, 1, widths), tensors)

@@ -1,5 +1,6 @@
 """Which way the loop runs."""
 
+import functools
 import threading
 from contextlib import contextmanager
 
@@ -27,7 +28,8 @@ def is_fast(loop: str, *, unroll: bool, steps: int | None, batch: int | None) ->
 
     Not if ordinary ops are asked for: by `loop="portable"`, for an export, by `unroll`.
     With `loop="auto"` neither where compiling would not pay: for a few steps or none,
-    for no rows, in eager calls, which are mostly single, and beside a GPU or a TPU.
+    for no rows, in eager calls, which are mostly single, beside a GPU or a TPU; nor in
+    a TensorFlow that was built without XLA.
 
     Args:
         loop: "auto", "portable" or "fast".
@@ -47,4 +49,21 @@ def is_fast(loop: str, *, unroll: bool, steps: int | None, batch: int | None) ->
         and not accelerators
         and (steps is None or steps > FEW_STEPS)
         and batch != 0
+        and has_xla()
     )
+
+
+@functools.cache
+def has_xla() -> bool:
+    """Whether this TensorFlow compiles for the CPU."""
+    with tf.init_scope():
+        try:
+            compile_one(tf.constant(1.0))
+        except (tf.errors.OpError, ValueError):
+            return False
+    return True
+
+
+@tf.function(jit_compile=True, autograph=False)
+def compile_one(x):
+    return x + 1

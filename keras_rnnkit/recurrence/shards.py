@@ -1,0 +1,79 @@
+"""A batch in shards, one for each core. They are functions of nests of tensors."""
+
+import os
+
+import tensorflow as tf
+
+nest = tf.nest
+
+MOST_SHARDS = 16
+ROWS = [2, 3, *sorted(m << e for m in (4, 5, 6, 7) for e in range(28))]
+
+
+def shard_count() -> int:
+    """One shard for each core that TensorFlow may use."""
+    threads = tf.config.threading.get_intra_op_parallelism_threads()
+    return min(threads or available_cores(), MOST_SHARDS)
+
+
+def available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def by_batch(x, whole, sharded):
+    """Calls `sharded` if `x` has several rows, and there are several cores."""
+    rows = x.shape[0]
+    if shard_count() == 1:
+        return whole()
+    if rows is not None:
+        return sharded() if rows > 1 else whole()
+    return tf.cond(tf.shape(x)[0] > 1, sharded, whole)
+
+
+def split(tensors, fill="last"):
+    """Splits nests of `(batch, ...)` into shards of one size, of two rows or more.
+
+    XLA compiles for each size that it meets: where the batch is not known when the
+    graph is made, a shard gets one of a few sizes. Rows that are missing repeat the
+    last one, which is sure to compute; for gradients, with `fill="zeros"`, they are
+    zeros.
+    """
+    flat, count = nest.flatten(tensors), shard_count()
+    batch = flat[0].shape[0]
+    if batch is None:
+        batch = tf.shape(flat[0])[0]
+        missing = at_least(-(-batch // count), ROWS) * count - batch
+    else:
+        missing = max(-(-batch // count), 2) * count - batch
+
+    def filled():
+        if fill == "zeros":
+            return [pad(v, 0, [0, missing]) for v in flat]
+        rows = tf.minimum(tf.range(batch + missing), batch - 1)
+        return [tf.gather(v, rows) for v in flat]
+
+    if tf.is_tensor(missing):
+        flat = tf.cond(missing > 0, filled, lambda: flat)
+    elif missing:
+        flat = filled()
+    shards = zip(*[tf.split(v, count) for v in flat], strict=True)
+    return [nest.pack_sequence_as(tensors, shard) for shard in shards]
+
+
+def at_least(number, sizes):
+    """The smallest of `sizes`, which end in the largest, that is no less."""
+    return tf.reduce_min(tf.where(tf.less(sizes, number), sizes[-1], sizes))
+
+
+def joined(shards, like):
+    """Joins nests of shards to nests of as many rows as `like` has."""
+    batch = tf.shape(like)[0] if like.shape[0] is None else like.shape[0]
+    return nest.map_structure(lambda *parts: tf.concat(parts, 0)[:batch], *shards)
+
+
+def pad(tensor, axis, widths):
+    """Puts zeros before and after a tensor along one axis."""
+    rank = tensor.shape.rank
+    return tf.pad(tensor, [widths if i == axis else [0, 0] for i in range(rank)])
