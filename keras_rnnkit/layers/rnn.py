@@ -1,6 +1,5 @@
 """The base layer: a cell put on the loop."""
 
-import weakref
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -11,7 +10,7 @@ from keras import ops, tree
 from keras_rnnkit.arguments import check_choice, extends
 from keras_rnnkit.cells.split import SplitCell
 from keras_rnnkit.layers.sequence import SequenceLayer, takes
-from keras_rnnkit.recurrence import WAYS, FastLoop, is_fast, run
+from keras_rnnkit.recurrence import WAYS, FastLoop, is_fast, look, run, specs_of_step
 
 
 @extends(keras.layers.RNN)
@@ -134,7 +133,7 @@ class RNN(SequenceLayer, keras.layers.RNN):
 
             def step(x, states):
                 z, noise = x
-                output, states = cell.step(z, states, k, noise)
+                output, states = cell.step(z, states, k, noise or None)
                 return ops.cast(output, self.compute_dtype), states
 
             zero_output = ops.zeros((batch, cell.output_size), self.compute_dtype)
@@ -142,11 +141,10 @@ class RNN(SequenceLayer, keras.layers.RNN):
             return self._run(step, (z, noise), states, zero_output, mask)
 
         if is_fast(self.loop, unroll=self.unroll, steps=x.shape[1], batch=x.shape[0]):
-            loop = fast_loop(self)
-            row_noise = [time_major(each) for each in noise]
-            if loop.can_run(x, states, k, row_k, row_noise):
+            given = x, states, k, row_k, [time_major(each) for each in noise]
+            if loop := fast_loop(self, specs_of_step(*given)):
                 output, states = loop(
-                    *(x, states, k, row_k, row_noise),
+                    *given,
                     mask=[] if mask is None else [mask],
                     save=training,
                     reference=in_ordinary_ops,
@@ -156,8 +154,9 @@ class RNN(SequenceLayer, keras.layers.RNN):
                 raise ValueError(
                     f"`loop='fast'` in `{self.name}` needs a cell whose parts compute "
                     f"from their arguments alone; received {type(cell).__name__}, "
-                    "which reads variables or draws at random: take weights from `k`, "
-                    "draw in `noise`, or pass `loop='auto'`"
+                    "which reads variables, draws at random or has operations that XLA "
+                    "lacks: take weights from `k`, draw in `noise`, or pass "
+                    "`loop='auto'`"
                 )
         return in_ordinary_ops(x, states, k, row_k)
 
@@ -195,21 +194,32 @@ class RNN(SequenceLayer, keras.layers.RNN):
         return time_major(outputs) if self.return_sequences else outputs, states
 
 
-_fast_loops = weakref.WeakKeyDictionary()
+def fast_loop(layer, specs) -> FastLoop | None:
+    """The compiled loop of a layer, or `None` if its cell does not compile.
 
-
-def fast_loop(layer) -> FastLoop:
-    """The compiled loop of a layer, kept apart from it: it is no part of its state."""
+    Another one is made when settings of the layer or of its cell have changed.
+    """
     settings = {
         "reverse": layer.go_backwards,
         "return_sequences": layer.return_sequences,
         "zero_output_for_mask": layer.zero_output_for_mask,
     }
-    loops = _fast_loops.setdefault(layer, {})
-    key = tuple(settings.values())
-    if key not in loops:
-        loops[key] = FastLoop(layer.cell, **settings)
-    return loops[key]
+    cell = vars(layer.cell)
+    key = specs, settings, {n: cell[n] for n in cell if is_setting(n, cell[n])}
+    loops = vars(layer).setdefault("_fast_loops", [])  # hidden from Keras's tracking
+    for known, loop in loops:
+        if known == key:
+            return loop
+    facts = look(layer.cell, specs)
+    loop = FastLoop(layer.cell, facts, **settings) if facts.compiles else None
+    loops.append((key, loop))
+    return loop
+
+
+def is_setting(name, value) -> bool:
+    """Whether an attribute of a cell is one of its settings: no weight, no tensor."""
+    tensor = isinstance(value, keras.Variable) or ops.is_tensor(value)
+    return not name.startswith("_") and not tensor and not hasattr(value, "__array__")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from keras_rnnkit.recurrence.fast import FastLoop
 from keras_rnnkit.recurrence.loop import run
 from keras_rnnkit.recurrence.masks import as_mask, check_lengths_within
+from keras_rnnkit.recurrence.step import look, specs_of_step
 from keras_rnnkit.recurrence.way import WAYS, is_fast, only_portable
 
 __all__ = [
@@ -11,6 +12,8 @@ __all__ = [
     "as_mask",
     "check_lengths_within",
     "is_fast",
+    "look",
     "only_portable",
     "run",
+    "specs_of_step",
 ]

@@ -33,7 +33,7 @@ class CompiledLoop:
         zero_output_for_mask: put out zeros where masked, not the output before.
     """
 
-    def __init__(self, cell, facts, reverse, return_sequences, zero_output_for_mask):
+    def __init__(self, cell, facts, *, reverse, return_sequences, zero_output_for_mask):
         self.step = Step(cell, facts, {}, zero_output_for_mask)
         self.reverse = reverse
         self.return_sequences = return_sequences
@@ -163,11 +163,11 @@ class CompiledLoop:
         )
 
         d_joined, d_after = ([_flat(a.stack()) for a in g] for g in (d_joined, d_after))
-        step = self._over_all(length, k, row_k)
         x, given, before, joined = nest.map_structure(_flat, [x, given, before, joined])
         held = [tf.zeros_like(d) for d in d_after[len(before) :]]
 
         def all_steps():
+            step = self._over_all(length, k, row_k)
             parts = [step.project(x), step.recur(before)]
             if weighs:
                 parts += step.advance(joined, before, held, *given)

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from keras_rnnkit.recurrence.compiled import CompiledLoop
+from keras_rnnkit.recurrence.gradient import Gradients
 from keras_rnnkit.recurrence.shards import (
     at_least,
     by_batch,
@@ -11,7 +12,7 @@ from keras_rnnkit.recurrence.shards import (
     shard_count,
     split,
 )
-from keras_rnnkit.recurrence.step import differentiable, gradients, look
+from keras_rnnkit.recurrence.step import differentiable, gradients
 
 nest = tf.nest
 
@@ -28,26 +29,18 @@ class FastLoop:
 
     Args:
         cell: has `project`, `recur` and `pointwise`; see `cells.SplitCell`.
+        facts: `Facts` of the cell, which has to compile.
         reverse, return_sequences, zero_output_for_mask: as for `CompiledLoop`.
     """
 
-    def __init__(self, cell, *, reverse, return_sequences, zero_output_for_mask):
-        self._cell = cell
-        self._reverse = reverse
-        self._settings = reverse, return_sequences, zero_output_for_mask
-        self._compiled = None
+    def __init__(self, cell, facts, **settings):
+        self._compiled = CompiledLoop(cell, facts, **settings)
+        self._gradients = Gradients()
         self._graph_forward = tf.function(self._forward, autograph=False)
         self._graph_backward = tf.function(self._backward, autograph=False)
 
-    def can_run(self, x, states, k, row_k, noise) -> bool:
-        """Whether the cell's parts compute from their arguments alone."""
-        if self._compiled is None:
-            facts = look(self._cell, x, states, k, row_k, noise)
-            self._compiled = CompiledLoop(self._cell, facts, *self._settings)
-        return self._compiled.step.facts.pure and all(map(differentiable, states))
-
     def __call__(self, x, states, k, row_k, noise, mask, *, save, reference):
-        """Runs the steps, after `can_run`.
+        """Runs the steps.
 
         Args:
             x: `(batch, time, ...)`, as `noise` and `mask`.
@@ -81,13 +74,13 @@ class FastLoop:
             """Keeps tapes away: they would build a gradient of the loops as well."""
             return [tf.stop_gradient(value) for value in values]
 
-        @tf.custom_gradient
+        @self._gradients.custom
         def loop(*values):
             arguments = with_sources(unwatched(values))
             output, states, saved = forward(arguments, given, save)
 
             def gradient(*d_results):
-                @tf.custom_gradient
+                @self._gradients.custom
                 def first(*both):
                     values, d_results = both[: len(sources)], both[len(sources) :]
                     by_values = backward(
@@ -180,7 +173,7 @@ class FastLoop:
 
         (d_x, d_states, d_row_k), d_k = by_batch(x, whole, sharded)
         if extra is not None:
-            d_x = d_x[:, extra:] if self._reverse else d_x[:, :steps]
+            d_x = d_x[:, extra:] if self._compiled.reverse else d_x[:, :steps]
         return [d_x, *d_states, *d_k, *d_row_k]
 
     def _pad_steps(self, tensors):
@@ -191,5 +184,5 @@ class FastLoop:
             return None, None, tensors
         steps = tf.shape(x)[1]
         extra = at_least(steps, LENGTHS) - steps
-        widths = [extra, 0] if self._reverse else [0, extra]
+        widths = [extra, 0] if self._compiled.reverse else [0, extra]
         return steps, extra, nest.map_structure(lambda v: pad(v, 1, widths), tensors)

@@ -7,7 +7,7 @@ import tensorflow as tf
 nest = tf.nest
 
 MOST_SHARDS = 16
-ROWS = [2, 3, *sorted(m << e for m in (4, 5, 6, 7) for e in range(28))]
+ROWS = [2, 4, *sorted(m << e for m in (4, 5, 6, 7) for e in range(1, 28))]
 
 
 def shard_count() -> int:

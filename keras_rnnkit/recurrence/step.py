@@ -14,68 +14,110 @@ class Facts:
     """What a look at a cell's parts tells.
 
     Attributes:
-        pure: the parts compute from their arguments alone: they read no variable and
-            draw nothing at random.
+        compiles: XLA can compile the parts, as they compute from their arguments alone,
+            on states of floats: they read no variable and draw nothing at random.
         sums: `pointwise` sees z and r in their sum alone, which then stands for both.
         output: which of the new states the output is, or `None`.
         weighs: `pointwise` has weights of its own.
     """
 
-    pure: bool
+    compiles: bool
     sums: bool
     output: int | None
     weighs: bool
 
 
-def look(cell, x, states, k, row_k, noise) -> Facts:
-    """Traces one step of one row and looks at the graph.
+def specs_of_step(x, states, k, row_k, noise) -> list:
+    """The types and shapes that one step of one row has.
 
     Args:
-        cell: has `project`, `recur` and `pointwise`; see `cells.SplitCell`.
         x, noise: `(rows, time, ...)`.
         states, row_k: `(rows, ...)`.
         k: dict of what all rows share.
+    """
+
+    def specs(structure, shape):
+        def spec(value):
+            if not tf.is_tensor(value):
+                return value
+            return tf.TensorSpec(shape(value.shape), value.dtype)
+
+        return nest.map_structure(spec, structure)
+
+    return [
+        specs(x, lambda shape: [1, *shape[2:]]),
+        specs(states, lambda shape: [1, *shape[1:]]),
+        specs(k, lambda shape: shape),
+        specs(row_k, lambda shape: [1, *shape[1:]]),
+        specs(noise, lambda shape: [1, *shape[2:]]),
+    ]
+
+
+def look(cell, specs) -> Facts:
+    """Traces a step of a cell and its gradients, and looks at the graph.
+
+    Args:
+        cell: has `project`, `recur` and `pointwise`; see `cells.SplitCell`.
+        specs: as `specs_of_step` gives them.
     """
     found = {}
 
     def trace(x, states, k, row_k, noise):
         weights = [w for w in nest.flatten([k, row_k]) if differentiable(w)]
+        sources = [x, *filter(differentiable, states), *weights]
         k = SimpleNamespace(**k | row_k)
-        z = tf.identity(cell.project(x, k))
-        r = tf.identity(cell.recur(states, k))
-        with tf.GradientTape() as tape:
-            tape.watch(weights)
-            output, new_states = cell.pointwise(z, r, states, k, noise or None)
-        found["sums"] = _are_only_summed(z, r)
-        same = [i for i, state in enumerate(new_states) if state is output]
-        found["output"] = same[0] if same else None
-        by_weights = tape.gradient([output, *new_states], weights)
-        found["weighs"] = any(gradient is not None for gradient in by_weights)
+        with tf.GradientTape() as whole:
+            whole.watch(sources)
+            z = tf.identity(cell.project(x, k))
+            r = tf.identity(cell.recur(states, k))
+            with tf.GradientTape() as pointwise:
+                pointwise.watch(weights)
+                output, new_states = cell.pointwise(z, r, states, k, noise or None)
+            found["sums"] = _are_only_summed(z, r)
+            same = [i for i, state in enumerate(new_states) if state is output]
+            found["output"] = same[0] if same else None
+            by_weights = pointwise.gradient([output, *new_states], weights)
+            found["weighs"] = any(g is not None for g in by_weights)
+        zero = tf.UnconnectedGradients.ZERO
+        return whole.gradient(
+            [output, *new_states], sources, unconnected_gradients=zero
+        )
 
-    def of_row(skip):
-        def spec(value):
-            if not tf.is_tensor(value):
-                return value
-            return tf.TensorSpec([1, *value.shape[skip:]], value.dtype)
+    def of_tensors(*tensors):
+        tensors = iter(tensors)
+        return trace(
+            *nest.map_structure(
+                lambda s: next(tensors) if isinstance(s, tf.TensorSpec) else s, specs
+            )
+        )
 
-        return spec
-
-    graph = tf.function(trace, autograph=False).get_concrete_function(
-        nest.map_structure(of_row(2), x),
-        nest.map_structure(of_row(1), states),
-        k,
-        nest.map_structure(of_row(1), row_k),
-        nest.map_structure(of_row(2), noise),
+    tensors = [spec for spec in nest.flatten(specs) if isinstance(spec, tf.TensorSpec)]
+    function = tf.function(of_tensors, autograph=False, jit_compile=True)
+    graph = function.get_concrete_function(*tensors)
+    compiles = (
+        not graph.captured_inputs
+        and not any(op.op_def.is_stateful for op in graph.graph.get_operations())
+        and all(spec.dtype.is_floating for spec in specs[1])
+        and _has_kernels(function, tensors)
     )
-    stateful = [op for op in graph.graph.get_operations() if op.op_def.is_stateful]
-    return Facts(pure=not graph.captured_inputs and not stateful, **found)
+    return Facts(compiles=compiles, **found)
+
+
+def _has_kernels(function, tensors) -> bool:
+    """Whether XLA knows all operations of a function."""
+    with tf.init_scope():
+        try:
+            function.experimental_get_compiler_ir(*tensors)(stage="hlo")
+        except (ValueError, tf.errors.OpError):
+            return False
+    return True
 
 
 class Step:
     """A cell's step over given constants.
 
     Args:
-        cell: see `look`.
+        cell: has `project`, `recur` and `pointwise`.
         facts: `Facts` of the cell.
         k: dict.
         zero_output_for_mask: put out zeros where masked, not the output before.
@@ -161,6 +203,7 @@ def _are_only_summed(z, r) -> bool:
         and len(users) == 2
         and users[0] is users[1]
         and users[0].type in ("Add", "AddV2")
+        and {id(v) for v in users[0].inputs} == {id(z), id(r)}
     )
 
 

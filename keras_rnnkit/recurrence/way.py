@@ -26,16 +26,19 @@ def only_portable():
 def is_fast(loop: str, *, unroll: bool, steps: int | None, batch: int | None) -> bool:
     """Whether a split cell is to run on the compiled loop, in this place and now.
 
-    Not if ordinary ops are asked for: by `loop="portable"`, for an export, by `unroll`.
-    With `loop="auto"` neither where compiling would not pay: for a few steps or none,
-    for no rows, in eager calls, which are mostly single, beside a GPU or a TPU; nor in
-    a TensorFlow that was built without XLA.
+    Not if ordinary ops are asked for: by `loop="portable"`, for an export, by `unroll`;
+    nor for no steps or rows, nor inside `tf.vectorized_map`, which loses gradients that
+    are a function's own. With `loop="auto"` neither where compiling would not pay,
+    for a few steps, in eager calls, which are mostly single, beside a GPU or a TPU; nor
+    in a TensorFlow that was built without XLA.
 
     Args:
         loop: "auto", "portable" or "fast".
         steps, batch: `None` if they are not known yet.
     """
     if loop == "portable" or unroll or getattr(_local, "portable", False):
+        return False
+    if steps == 0 or batch == 0 or "loop_body" in tf.get_current_name_scope():
         return False
     if loop == "fast":
         return True
@@ -48,7 +51,6 @@ def is_fast(loop: str, *, unroll: bool, steps: int | None, batch: int | None) ->
         not tf.executing_eagerly()
         and not accelerators
         and (steps is None or steps > FEW_STEPS)
-        and batch != 0
         and has_xla()
     )
 

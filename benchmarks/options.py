@@ -1,0 +1,31 @@
+"""The arguments that the scripts share."""
+
+import argparse
+import os
+from pathlib import Path
+
+BUSY = 0.5
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Takes `--quick`, `--seed`, `--out`; shows the description's first line."""
+    parser = argparse.ArgumentParser(description=description.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="few cases, a minute")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER")
+    return parser
+
+
+def load() -> float | None:
+    """How many cores other processes keep busy, over the last minute.
+
+    Says so if they do: threads that wait for each other in a loop, as PyTorch's do, are
+    slowed a hundredfold by a core that is taken, and the others' less.
+    """
+    if not hasattr(os, "getloadavg"):
+        return None
+    load = os.getloadavg()[0]
+    if load > BUSY:
+        print(f"Load {load:.1f}: other processes are running; do not trust the times")
+    return load

@@ -1,0 +1,88 @@
+"""A case in PyTorch, and its weights in the order of Keras's gates and back."""
+
+import os
+
+import numpy as np
+from cases import CELLS, Case
+
+try:
+    import torch
+except ImportError:
+    torch = None
+
+KINDS = {"SimpleRNN": "RNN", "LSTM": "LSTM", "GRU": "GRU"}
+GATES = {"SimpleRNN": [0], "LSTM": [0, 1, 2, 3], "GRU": [1, 0, 2]}
+
+
+def make(case: Case, data, weights):
+    """A case on all cores, without mask: its call, and how to arrange what it returns.
+
+    Args:
+        data: dict of arrays.
+        weights: those of Keras: three arrays for each layer and direction.
+    """
+    torch.set_num_threads(cores())
+    cell = CELLS[case.cell]
+    gates = GATES[cell.kind]
+    module = getattr(torch.nn, KINDS[cell.kind])(
+        case.features,
+        case.units,
+        num_layers=cell.layers,
+        bidirectional=cell.directions == 2,
+        batch_first=True,
+    )
+    parameters = list(module.parameters())
+    values = [
+        torch.from_numpy(weight)
+        for chunk in chunks(weights, 3)
+        for weight in to_torch(chunk, gates)
+    ]
+    with torch.no_grad():
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)
+    data = {name: torch.from_numpy(value) for name, value in data.items()}
+
+    def predict():
+        with torch.no_grad():
+            return [module(data["x"])[0].numpy()]
+
+    def train():
+        module.zero_grad(set_to_none=True)
+        module(data["x"])[0].backward(data["d_y"])
+        return [parameter.grad.numpy() for parameter in parameters]
+
+    def arranged(gradients):
+        return [g for chunk in chunks(gradients, 4) for g in to_keras(chunk, gates)]
+
+    return (train, arranged) if case.job == "train" else (predict, list)
+
+
+def to_torch(weights, gates):
+    """Kernel, recurrent kernel and bias of Keras as the four weights of PyTorch."""
+    kernel, recurrent_kernel, bias = (reorder(w, gates) for w in weights)
+    biases = bias if bias.ndim == 2 else (bias, np.zeros_like(bias))
+    return [np.ascontiguousarray(w) for w in (kernel.T, recurrent_kernel.T, *biases)]
+
+
+def to_keras(gradients, gates):
+    """The way back, for gradients: a bias that Keras has once has that of the first."""
+    kernel, recurrent_kernel, bias, second = gradients
+    bias = np.stack([bias, second]) if len(gates) == 3 else bias
+    return [reorder(g, np.argsort(gates)) for g in (kernel.T, recurrent_kernel.T, bias)]
+
+
+def reorder(weight, gates):
+    """A weight with its gates, along the last axis, in another order."""
+    parts = np.split(weight, len(gates), axis=-1)
+    return np.concatenate([parts[gate] for gate in gates], axis=-1)
+
+
+def chunks(values, size):
+    return [values[i : i + size] for i in range(0, len(values), size)]
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,60 @@
+"""`tf.custom_gradient` without its leak."""
+
+import weakref
+
+import tensorflow as tf
+
+LOST = (
+    "gradients through `tf.vectorized_map` need `loop='portable'` in the recurrent "
+    "layers, or `tf.map_fn` in its place"
+)
+
+
+class Gradients:
+    """Makes functions with a gradient of their own, and keeps these gradients.
+
+    In a graph `tf.custom_gradient` registers the gradient by name, for the life of the
+    process, and with it all that it refers to: graphs, layers, weights. Here this
+    object holds them, every graph in which one was made holds this object, and the
+    registry has weak references.
+    """
+
+    def __init__(self):
+        self._kept = {}
+
+    def custom(self, function):
+        """As `tf.custom_gradient`, for tensors; `function` returns a tuple of them."""
+
+        def call(*values):
+            results = tf.custom_gradient(_guarded(function))(*values)
+            if not tf.executing_eagerly():
+                self._take_over(results[0].op)
+            return results
+
+        return call
+
+    def _take_over(self, op):
+        # TensorFlow has no public way to take a gradient out of its registry.
+        from tensorflow.python.framework import ops
+
+        name = op.get_attr("_gradient_op_type").decode()
+        entry = ops.gradient_registry._registry[name]
+        self._kept[name] = entry["type"]
+        others = getattr(op.graph, "_keras_rnnkit_gradients", [])
+        op.graph._keras_rnnkit_gradients = [*others, self]
+        keeper = weakref.ref(self)
+        entry["type"] = lambda *given: keeper()._kept[name](*given)
+
+
+def _guarded(function):
+    """Has a gradient raise, and not be zero, where TensorFlow has lost the custom one:
+    `tf.vectorized_map` copies operations without it."""
+
+    def guarded(*values):
+        results, gradient = function(*values)
+        connected = tf.identity_n([*results, *values])[: len(results)]
+        return tuple(
+            tf.raw_ops.PreventGradient(input=v, message=LOST) for v in connected
+        ), gradient
+
+    return guarded
