@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help demo demo-quick test test-all lint format readme clean
+.PHONY: help demo demo-quick test test-all bench bench-quick lint format readme clean
 
 help:                  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -22,6 +22,14 @@ test: $(VENV)/ready    ## run the tests
 
 test-all: $(VENV)/ready  ## run the slow tests too
 	$(BIN)/python -m pytest -n auto -m "slow or not slow"
+
+bench: $(VENV)/ready   ## time layers and `fit` against Keras, and PyTorch if installed
+	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/fit.py
+
+bench-quick: $(VENV)/ready  ## the same in some minutes
+	$(BIN)/python benchmarks/speed.py --quick
+	$(BIN)/python benchmarks/fit.py --quick
 
 lint: $(VENV)/ready    ## check style and format
 	$(BIN)/ruff check .

@@ -246,7 +246,8 @@ FLAGS = dict.fromkeys(
     ("return_sequences", "return_state", "go_backwards", "stateful"), True
 )
 COMMON = {"name": "given", "trainable": False, "dtype": "float64"}
-LAYER_ARGUMENTS = COMMON | NON_DEFAULT | LAYER | FLAGS | {"zero_output_for_mask": True}
+LOOP = {"zero_output_for_mask": True, "loop": "portable"}
+LAYER_ARGUMENTS = COMMON | NON_DEFAULT | LAYER | FLAGS | LOOP
 CELL_ARGUMENTS = COMMON | NON_DEFAULT
 ARGUMENTS = {
     SimpleRNNCell: SIMPLE_CELL | CELL_ARGUMENTS,
@@ -255,13 +256,7 @@ ARGUMENTS = {
     SimpleRNN: SIMPLE_CELL | LAYER_ARGUMENTS,
     LSTM: LSTM_CELL | LAYER_ARGUMENTS | {"use_cudnn": False, "implementation": 1},
     GRU: GRU_CELL | LAYER_ARGUMENTS | {"use_cudnn": False, "implementation": 1},
-    RNN: COMMON
-    | FLAGS
-    | {
-        "cell": LSTMCell(5, peephole=True),
-        "unroll": True,
-        "zero_output_for_mask": True,
-    },
+    RNN: COMMON | FLAGS | LOOP | {"cell": LSTMCell(5, peephole=True), "unroll": True},
     Bidirectional: COMMON
     | {
         "layer": LSTM(5, peephole=True, name="forward_mine"),
