@@ -6,6 +6,7 @@ from keras import ops, tree
 
 from keras_rnnkit.arguments import PACKAGE, check_choice
 from keras_rnnkit.layers.sequence import SequenceLayer, takes
+from keras_rnnkit.recurrence import side_by_side
 
 MERGES = {
     "concat": lambda forward, backward: tf.concat([forward, backward], axis=-1),
@@ -94,14 +95,15 @@ class Bidirectional(SequenceLayer, keras.layers.Bidirectional):
             half = len(sizes) if sizes else len(initial_state) // 2
             first = initial_state[:half], initial_state[half:]
         shared = {"mask": mask, "training": training}
-        forward, backward = (
-            layer(
-                sequences,
-                initial_state=states,
-                **{name: value for name, value in shared.items() if takes(layer, name)},
+        with side_by_side(2):
+            forward, backward = (
+                layer(
+                    sequences,
+                    initial_state=states,
+                    **{name: shared[name] for name in shared if takes(layer, name)},
+                )
+                for layer, states in zip(both, first, strict=True)
             )
-            for layer, states in zip(both, first, strict=True)
-        )
         states = ()
         if self.return_state:
             forward, *forward_states = forward

@@ -3,6 +3,7 @@
 from keras_rnnkit.recurrence.fast import FastLoop
 from keras_rnnkit.recurrence.loop import run
 from keras_rnnkit.recurrence.masks import as_mask, check_lengths_within
+from keras_rnnkit.recurrence.shards import side_by_side
 from keras_rnnkit.recurrence.step import look, specs_of_step
 from keras_rnnkit.recurrence.way import WAYS, is_fast, only_portable
 
@@ -15,5 +16,6 @@ __all__ = [
     "look",
     "only_portable",
     "run",
+    "side_by_side",
     "specs_of_step",
 ]

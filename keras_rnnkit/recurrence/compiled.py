@@ -6,6 +6,8 @@ from keras_rnnkit.recurrence.step import Step, differentiable, gradients
 
 nest = tf.nest
 
+CHUNK_BYTES = 1 << 18  # XLA spreads a product that is larger over the cores itself
+
 
 class CompiledLoop:
     """A step that is told apart into its parts, on a compiled loop.
@@ -41,7 +43,7 @@ class CompiledLoop:
         self.backward = tf.function(self._backward, autograph=False, jit_compile=True)
         self.to_input = tf.function(self._to_input, autograph=False, jit_compile=True)
 
-    def _forward(self, x, states, k, row_k, noise, mask, steps, save):
+    def _forward(self, x, states, k, row_k, noise, mask, steps, one_row, save):
         """Runs the steps.
 
         Args:
@@ -49,6 +51,7 @@ class CompiledLoop:
             noise: list of tensors.
             mask: list of one tensor, or of none.
             steps: int scalar, how many are run; `None` for all.
+            one_row: bool, whether the batch is a single row.
             save: bool, whether to return what `backward` needs.
 
         Returns:
@@ -58,54 +61,64 @@ class CompiledLoop:
         length = _length(x)
         steps = length if steps is None else steps
         step = self.step.using(k | row_k)
-        z = self._over_all(length, k, row_k).project(_flat(x))
-        rows = tf.shape(x)[1] if x.shape[1] is None else x.shape[1]
-        z = tf.reshape(z, [length, rows, *z.shape[1:]])
+        z_0 = step.project(x[0])
+        chunk = CHUNK_BYTES // (z_0.dtype.size * tf.maximum(tf.size(z_0), 1))
+        chunk = tf.clip_by_value(chunk, tf.minimum(4, length), length)
+        over_chunk = self._over(chunk, k, row_k)
 
-        def read(t, z):
-            t = tf.minimum(t, length - 1)
-            return z.read(t), _at(t, given)
+        def projected(start):
+            shape = tf.concat([[chunk], tf.shape(x)[1:]], 0)
+            some = tf.slice(x, [start] + [0] * len(x.shape[1:]), shape)
+            z = over_chunk.project(_flat(tf.ensure_shape(some, [None, *x.shape[1:]])))
+            z = tf.reshape(z, tf.concat([[chunk], tf.shape(z_0)], 0))
+            return tf.ensure_shape(z, [None, *z_0.shape])
 
-        z = tf.TensorArray(z.dtype, length, element_shape=z.shape[1:]).unstack(z)
-        z_0, given_0 = read(0, z)
+        given_0 = _at(0, given)
         joined = step.join(z_0, step.recur(states))
         held = step.held_at_first(joined, states, *given_0)
         output = step.output_of(states, held)
         outputs = _arrays([output], length) if self.return_sequences else []
-        saved = _arrays([*states, *joined[1:]], length) if save else []
+        saved = _arrays([*states, *joined], length) if save else []
 
-        # What a step reads is carried to it beside the states: XLA would fuse the read
-        # into the arithmetic that follows it, and no longer vectorize that.
-        def body(t, joined, given_t, states, held, outputs, saved, z):
-            if save:
-                saved = _write(saved, t, [*states, *joined[1:]])
-                if step.facts.sums:  # The sum takes the place of z.
-                    z = z.write(t, *joined)
-            states, held = step.advance(joined, states, held, *given_t)
-            if self.return_sequences:
-                outputs = _write(outputs, t, [step.output_of(states, held)])
-            z_t, given_t = read(t + 1, z)
-            joined = step.join(z_t, step.recur(states))
-            return t + 1, joined, given_t, states, held, outputs, saved, z
+        if one_row:  # So little work is done best by one thread, each part in its turn.
+            x = _after(joined[0], x)
 
-        _, _, _, states, held, outputs, saved, z = tf.while_loop(
+        def run_chunk(first, *carried):
+            start = tf.minimum(first + 1, length - chunk)
+            z = projected(start)
+
+            # What a step reads is carried to it beside the states: XLA would fuse the
+            # read into the arithmetic that follows, and no longer vectorize that.
+            def run_step(t, joined, given_t, states, held, outputs, saved):
+                if save:
+                    saved = _write(saved, t, [*states, *joined])
+                states, held = step.advance(joined, states, held, *given_t)
+                if self.return_sequences:
+                    outputs = _write(outputs, t, [step.output_of(states, held)])
+                after = tf.minimum(t + 1, length - 1)
+                joined = step.join(_at(after - start, z), step.recur(states))
+                return t + 1, joined, _at(after, given), states, held, outputs, saved
+
+            end = tf.minimum(first + chunk, steps)
+            return tf.while_loop(lambda t, *_: t < end, run_step, (first, *carried))
+
+        _, _, _, states, held, outputs, saved = tf.while_loop(
             lambda t, *_: t < steps,
-            body,
-            (0, joined, given_0, list(states), held, outputs, saved, z),
+            run_chunk,
+            (0, joined, given_0, list(states), held, outputs, saved),
         )
         if self.return_sequences:
             output = _swapped(outputs[0].stack())
         else:
             output = step.output_of(states, held)
-        return output, states, [a.stack() for a in [z, *saved]] if save else []
+        return output, states, [a.stack() for a in saved]
 
     def _backward(
-        self, x, k, row_k, noise, mask, steps, turn, saved, d_output, d_states
+        self, x, k, row_k, noise, mask, steps, one_row, saved, d_output, d_states
     ):
         """Takes gradients back through the steps.
 
         Args:
-            turn: bool, whether products with a transposed matrix are to be avoided.
             saved: what `forward` returned.
             d_output, d_states: gradients by the output and the last states.
 
@@ -115,8 +128,7 @@ class CompiledLoop:
         """
         x, given = self._in_order([x, [noise, mask]])
         length = _length(x)
-        z, before, r = saved[0], saved[1:][: len(d_states)], saved[1:][len(d_states) :]
-        joined = [z, *r]
+        before, joined = saved[: len(d_states)], saved[len(d_states) :]
         if steps is None:
             steps = length
         else:  # A step that was not run repeats the last one, with a gradient of zero.
@@ -132,11 +144,12 @@ class CompiledLoop:
             d_output = _swapped(d_output)
         else:
             d_states, d_held = step.add_to_output(d_output, d_states, d_held)
-        matrices = [n for n, w in k.items() if turn and _is_matrix(w)]
+        matrices = [] if one_row else [n for n, w in k.items() if _is_matrix(w)]
         turned = k | {name: tf.transpose(k[name]) for name in matrices}
 
         def body(t, d_states, d_held, d_joined, d_after):
-            # Turned back within the loop, a matrix meets the gradient untransposed.
+            # Turned back within the loop, a matrix meets the gradient untransposed,
+            # which is faster for several rows.
             back = {name: tf.transpose(turned[name]) for name in matrices}
             step = self.step.using(turned | back | row_k)
             joined_t, states, given_t = _at(t, [joined, before, given])
@@ -167,7 +180,7 @@ class CompiledLoop:
         held = [tf.zeros_like(d) for d in d_after[len(before) :]]
 
         def all_steps():
-            step = self._over_all(length, k, row_k)
+            step = self._over(length, k, row_k)
             parts = [step.project(x), step.recur(before)]
             if weighs:
                 parts += step.advance(joined, before, held, *given)
@@ -181,7 +194,7 @@ class CompiledLoop:
         """Returns the gradient by `x`: apart from `backward`, as the first layer of a
         model has no use for it, and TensorFlow then leaves it out."""
         x = self._in_order(x)
-        step = self._over_all(_length(x), k, row_k)
+        step = self._over(_length(x), k, row_k)
         d_x = gradients(lambda: step.project(_flat(x)), x, d_z)
         return _swapped(tf.reverse(d_x, [0]) if self.reverse else d_x)
 
@@ -194,8 +207,8 @@ class CompiledLoop:
 
         return nest.map_structure(order, tensors)
 
-    def _over_all(self, length, k, row_k):
-        """The step over all steps at once, `(time * rows, ...)`."""
+    def _over(self, length, k, row_k):
+        """The step over several steps at once, `(time * rows, ...)`."""
 
         def repeat(value):
             if not tf.is_tensor(value):
@@ -203,6 +216,13 @@ class CompiledLoop:
             return tf.tile(value, [length] + [1] * (value.shape.rank - 1))
 
         return self.step.using(k | nest.map_structure(repeat, row_k))
+
+
+def _after(first, tensor):
+    """Returns `tensor`, and has XLA compute what is made of it after `first`."""
+    some = tf.reduce_sum(tf.reshape(first, [-1])[:1])  # there may be no rows
+    nothing = tf.where(tf.math.is_nan(some), 0.0, -0.0)
+    return tensor + tf.cast(nothing, tensor.dtype)
 
 
 def _length(tensor):

@@ -57,6 +57,7 @@ class FastLoop:
         Returns:
             `(output, states)`.
         """
+        shards = shard_count()
         forward, backward = self._forward, self._backward
         if tf.executing_eagerly():  # Side by side, the shards run in a graph alone.
             forward, backward = self._graph_forward, self._graph_backward
@@ -77,7 +78,7 @@ class FastLoop:
         @self._gradients.custom
         def loop(*values):
             arguments = with_sources(unwatched(values))
-            output, states, saved = forward(arguments, given, save)
+            output, states, saved = forward(arguments, given, shards, save)
 
             def gradient(*d_results):
                 @self._gradients.custom
@@ -86,6 +87,7 @@ class FastLoop:
                     by_values = backward(
                         with_sources(unwatched(values)),
                         given,
+                        shards,
                         nest.map_structure(tf.stop_gradient, saved),
                         unwatched(d_results),
                     )
@@ -115,63 +117,71 @@ class FastLoop:
             output = tf.where(tf.shape(x)[1] > 0, output, tf.zeros_like(output))
         return output, last
 
-    def _forward(self, arguments, given, save):
+    def _forward(self, arguments, given, count, save):
         (x, states, k, row_k), (noise, mask) = arguments, given
         steps, extra, (x, noise, mask) = self._pad_steps([x, noise, mask])
 
-        def run(x, states, row_k, noise, mask):
-            return self._compiled.forward(x, states, k, row_k, noise, mask, steps, save)
+        values = [x, states, row_k, noise, mask]
 
-        def whole():
-            output, last, saved = run(x, states, row_k, noise, mask)
+        def run(values, one_row):
+            x, states, row_k, noise, mask = values
+            return self._compiled.forward(
+                x, states, k, row_k, noise, mask, steps, one_row, save
+            )
+
+        def whole(one_row):
+            output, last, saved = run(values, one_row)
             none = nest.map_structure(lambda v: v[:, :0], saved)
-            return output, last, [saved] + [none] * (shard_count() - 1)
+            return output, last, [saved] + [none] * (count - 1)
 
         def sharded():
-            shards = split([x, states, row_k, noise, mask])
-            outputs, lasts, saved = zip(*[run(*s) for s in shards], strict=True)
+            shards = split(values, count)
+            outputs, lasts, saved = zip(*[run(s, False) for s in shards], strict=True)
             output, last = joined(zip(outputs, lasts, strict=True), x)
             return output, last, list(saved)
 
-        output, last, saved = by_batch(x, whole, sharded)
+        output, last, saved = by_batch(x, count, whole, sharded)
         if extra is not None and self._compiled.return_sequences:
             output = output[:, :steps]
         return output, last, saved
 
-    def _backward(self, arguments, given, saved, d_results):
+    def _backward(self, arguments, given, count, saved, d_results):
         (x, states, k, row_k), (noise, mask) = arguments, given
         d_output, *d_states = d_results
         steps, extra, (x, noise, mask) = self._pad_steps([x, noise, mask])
         if extra is not None and self._compiled.return_sequences:
             d_output = pad(d_output, 1, [0, extra])
-        count = sum(map(differentiable, nest.flatten(k)))
+        shared = sum(map(differentiable, nest.flatten(k)))
 
-        def run(values, d_results, saved, turn):
+        def run(values, d_results, saved, one_row):
             x, states, row_k, noise, mask = values
             d_output, d_states = d_results
             if not nest.flatten(saved):
                 _, _, saved = self._compiled.forward(
-                    x, states, k, row_k, noise, mask, steps, True
+                    x, states, k, row_k, noise, mask, steps, one_row, True
                 )
             d_z, d_states, d_weights = self._compiled.backward(
-                x, k, row_k, noise, mask, steps, turn, saved, d_output, d_states
+                x, k, row_k, noise, mask, steps, one_row, saved, d_output, d_states
             )
             d_x = self._compiled.to_input(x, k, row_k, d_z)
-            return [d_x, d_states, d_weights[count:]], d_weights[:count]
+            return [d_x, d_states, d_weights[shared:]], d_weights[:shared]
 
         values, d_results = [x, states, row_k, noise, mask], [d_output, d_states]
 
-        def whole():
-            return run(values, d_results, saved[0], turn=False)
+        def whole(one_row):
+            return run(values, d_results, saved[0], one_row)
 
         def sharded():
             shards = zip(
-                split(values), split(d_results, fill="zeros"), saved, strict=True
+                split(values, count),
+                split(d_results, count, fill="zeros"),
+                saved,
+                strict=True,
             )
-            by_rows, by_k = zip(*[run(*s, turn=True) for s in shards], strict=True)
+            by_rows, by_k = zip(*[run(*s, False) for s in shards], strict=True)
             return joined(by_rows, x), [tf.add_n(d) for d in zip(*by_k, strict=True)]
 
-        (d_x, d_states, d_row_k), d_k = by_batch(x, whole, sharded)
+        (d_x, d_states, d_row_k), d_k = by_batch(x, count, whole, sharded)
         if extra is not None:
             d_x = d_x[:, extra:] if self._compiled.reverse else d_x[:, :steps]
         return [d_x, *d_states, *d_k, *d_row_k]

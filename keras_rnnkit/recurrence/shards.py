@@ -1,6 +1,8 @@
 """A batch in shards, one for each core. They are functions of nests of tensors."""
 
 import os
+import threading
+from contextlib import contextmanager
 
 import tensorflow as tf
 
@@ -10,10 +12,29 @@ MOST_SHARDS = 16
 ROWS = [2, 4, *sorted(m << e for m in (4, 5, 6, 7) for e in range(1, 28))]
 
 
+_local = threading.local()
+
+
+@contextmanager
+def side_by_side(number: int):
+    """Has loops that are traced inside leave cores to one another.
+
+    Args:
+        number: how many loops there are to run side by side.
+    """
+    before = getattr(_local, "loops", 1)
+    _local.loops = before * number
+    try:
+        yield
+    finally:
+        _local.loops = before
+
+
 def shard_count() -> int:
-    """One shard for each core that TensorFlow may use."""
+    """One shard for each core that TensorFlow may use and the loop has for itself."""
     threads = tf.config.threading.get_intra_op_parallelism_threads()
-    return min(threads or available_cores(), MOST_SHARDS)
+    cores = (threads or available_cores()) // getattr(_local, "loops", 1)
+    return max(1, min(cores, MOST_SHARDS))
 
 
 def available_cores() -> int:
@@ -22,17 +43,25 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def by_batch(x, whole, sharded):
-    """Calls `sharded` if `x` has several rows, and there are several cores."""
+def by_batch(x, count, whole, sharded):
+    """Calls `sharded`, or `whole` if there is one shard or one row.
+
+    Args:
+        x: `(batch, ...)`.
+        count: number of shards.
+        whole: callable; its argument tells whether there is one row.
+    """
+
+    def several():
+        return sharded() if count > 1 else whole(False)
+
     rows = x.shape[0]
-    if shard_count() == 1:
-        return whole()
     if rows is not None:
-        return sharded() if rows > 1 else whole()
-    return tf.cond(tf.shape(x)[0] > 1, sharded, whole)
+        return several() if rows > 1 else whole(True)
+    return tf.cond(tf.shape(x)[0] > 1, several, lambda: whole(True))
 
 
-def split(tensors, fill="last"):
+def split(tensors, count, fill="last"):
     """Splits nests of `(batch, ...)` into shards of one size, of two rows or more.
 
     XLA compiles for each size that it meets: where the batch is not known when the
@@ -40,7 +69,7 @@ def split(tensors, fill="last"):
     last one, which is sure to compute; for gradients, with `fill="zeros"`, they are
     zeros.
     """
-    flat, count = nest.flatten(tensors), shard_count()
+    flat = nest.flatten(tensors)
     batch = flat[0].shape[0]
     if batch is None:
         batch = tf.shape(flat[0])[0]
