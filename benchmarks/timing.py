@@ -11,6 +11,8 @@ from with_torch import torch
 
 WARM_UP = 3
 FEWEST = 3
+TURN = 3  # timed calls
+TURN_WARM_UP = 0.03  # seconds
 SIDE = 1024
 TOLERANCE = 1e-4
 
@@ -50,10 +52,10 @@ def check_equal(results):
 
 
 def interleaved(calls, repeats: int, budget: float) -> dict[str, list[float]]:
-    """The seconds of calls that take turns: A B C A B C ...
+    """The seconds of calls that take turns: A A A B B B A A A B B B ...
 
-    Each turn begins with a call that is not timed: it brings the data back near the
-    core and outlasts what the turn before left running.
+    Each turn begins with calls that are not timed: they bring the data back near the
+    core and outlast what the turn before left running, as in a loop over many batches.
 
     Args:
         calls: dict of callables.
@@ -61,15 +63,18 @@ def interleaved(calls, repeats: int, budget: float) -> dict[str, list[float]]:
         budget: seconds; fewer rounds are made where they would take longer.
     """
     spent = {name: [] for name in calls}
-    warm = [min(seconds(call) for _ in range(WARM_UP)) for call in calls.values()]
-    repeats = max(FEWEST, min(repeats, int(budget / (2 * sum(warm)))))
+    once = [min(seconds(call) for _ in range(WARM_UP)) for call in calls.values()]
+    turns = sum(max(TURN_WARM_UP, each) + TURN * each for each in once)
+    repeats = max(FEWEST, min(repeats, int(budget / turns)))
     gc.collect()
     gc.disable()
     try:
         for _ in range(repeats):
             for name, call in calls.items():
-                call()
-                spent[name].append(seconds(call))
+                start = time.perf_counter()
+                while time.perf_counter() - start < TURN_WARM_UP:
+                    call()
+                spent[name] += [seconds(call) for _ in range(TURN)]
     finally:
         gc.enable()
     return spent

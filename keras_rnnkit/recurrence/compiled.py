@@ -75,10 +75,14 @@ class CompiledLoop:
 
         given_0 = _at(0, given)
         joined = step.join(z_0, step.recur(states))
+        both = SideBySide(joined)
         held = step.held_at_first(joined, states, *given_0)
         output = step.output_of(states, held)
-        outputs = _arrays([output], length) if self.return_sequences else []
-        saved = _arrays([*states, *joined], length) if save else []
+        writes = self.return_sequences and (held or not save)
+        outputs = _arrays([output], length) if writes else []
+        first = [*states, *joined] if save else []
+        saved = _write(_arrays(first, length + 1), 0, first)
+        joined = both.pack(joined)
 
         if one_row:  # So little work is done best by one thread, each part in its turn.
             x = _after(joined[0], x)
@@ -90,13 +94,15 @@ class CompiledLoop:
             # What a step reads is carried to it beside the states: XLA would fuse the
             # read into the arithmetic that follows, and no longer vectorize that.
             def run_step(t, joined, given_t, states, held, outputs, saved):
-                if save:
-                    saved = _write(saved, t, [*states, *joined])
+                joined = both.unpack(joined)
                 states, held = step.advance(joined, states, held, *given_t)
-                if self.return_sequences:
+                if writes:
                     outputs = _write(outputs, t, [step.output_of(states, held)])
                 after = tf.minimum(t + 1, length - 1)
                 joined = step.join(_at(after - start, z), step.recur(states))
+                if save:
+                    saved = _write(saved, t + 1, [*states, *joined])
+                joined = both.pack(joined)
                 return t + 1, joined, _at(after, given), states, held, outputs, saved
 
             end = tf.minimum(first + chunk, steps)
@@ -107,11 +113,14 @@ class CompiledLoop:
             run_chunk,
             (0, joined, given_0, list(states), held, outputs, saved),
         )
-        if self.return_sequences:
+        saved = [array.stack() for array in saved]
+        if writes:
             output = _swapped(outputs[0].stack())
+        elif self.return_sequences:
+            output = _swapped(saved[step.facts.output][1:])
         else:
             output = step.output_of(states, held)
-        return output, states, [a.stack() for a in saved]
+        return output, states, saved
 
     def _backward(
         self, x, k, row_k, noise, mask, steps, one_row, saved, d_output, d_states
@@ -119,7 +128,8 @@ class CompiledLoop:
         """Takes gradients back through the steps.
 
         Args:
-            saved: what `forward` returned.
+            saved: what `forward` returned: states and products before each step, and
+                after the last.
             d_output, d_states: gradients by the output and the last states.
 
         Returns:
@@ -176,6 +186,7 @@ class CompiledLoop:
         )
 
         d_joined, d_after = ([_flat(a.stack()) for a in g] for g in (d_joined, d_after))
+        before, joined = ([v[:length] for v in values] for values in (before, joined))
         x, given, before, joined = nest.map_structure(_flat, [x, given, before, joined])
         held = [tf.zeros_like(d) for d in d_after[len(before) :]]
 
@@ -216,6 +227,28 @@ class CompiledLoop:
             return tf.tile(value, [length] + [1] * (value.shape.rank - 1))
 
         return self.step.using(k | nest.map_structure(repeat, row_k))
+
+
+class SideBySide:
+    """Puts tensors side by side as one, and takes it apart.
+
+    XLA runs the body of a loop in one thread, without overhead, if it has few parts;
+    each tensor that is carried or written is a part.
+
+    Args:
+        like: tensors `(rows, width)`. Others, or some of another type, stay apart.
+    """
+
+    def __init__(self, like):
+        self.widths = [tensor.shape[-1] for tensor in like]
+        types = {(tensor.dtype, tensor.shape.rank) for tensor in like}
+        self.joins = len(like) > 1 and len(types) == 1 and like[0].shape.rank == 2
+
+    def pack(self, tensors):
+        return [tf.concat(tensors, -1)] if self.joins else tensors
+
+    def unpack(self, tensors):
+        return tf.split(*tensors, self.widths, -1) if self.joins else tensors
 
 
 def _after(first, tensor):
