@@ -81,7 +81,7 @@ def measure(case: Case, seed: int, repeats: int, budget: float) -> dict:
     gc.collect()
     return case._asdict() | {
         "flops": case.flops,
-        "rounds": len(spent[OURS]),
+        "timings": len(spent[OURS]),
         "ms": {name: 1000 * median(each) for name, each in spent.items()},
         "least_ms": {name: 1000 * min(each) for name, each in spent.items()},
         "first_ms": {name: 1000 * each for name, each in first.items()},
