@@ -132,7 +132,7 @@ def steps(layer: str, task: str, runs: int) -> dict:
 
 
 def memory(shape: tuple, seed: int) -> dict:
-    """The MB that the training of an LSTM takes above the imports."""
+    """The MB that processes take that train an LSTM."""
     case = Case("LSTM", *shape, "train", masked=False)
     names = [OURS] if shape == LONG else [*CONTESTANTS, *[TORCH] * (torch is not None)]
     return {name: in_own_process("memory", name, case, seed) for name in names}

@@ -1,10 +1,8 @@
 """The arguments that the scripts share."""
 
 import argparse
-import os
 from pathlib import Path
 
-BUSY = 0.5
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -18,14 +16,16 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def load() -> float | None:
-    """How many cores other processes keep busy, over the last minute.
+    """How many cores other processes keep busy now.
 
     Says so if they do: threads that wait for each other in a loop, as PyTorch's do, are
     slowed a hundredfold by a core that is taken, and the others' less.
     """
-    if not hasattr(os, "getloadavg"):
+    try:
+        running = Path("/proc/loadavg").read_text().split()[3].partition("/")[0]
+    except OSError:
         return None
-    load = os.getloadavg()[0]
-    if load > BUSY:
-        print(f"Load {load:.1f}: other processes are running; do not trust the times")
+    load = int(running) - 1  # but for this process
+    if load:
+        print(f"Load {load}: other processes are running; do not trust the times")
     return load

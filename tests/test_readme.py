@@ -13,7 +13,7 @@ from packaging.version import Version
 
 import keras_rnnkit as rk
 from tests.helpers import assert_close
-from tools.fill_readme import block, run_example
+from tools.fill_readme import TABLES, block, result, run_example
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -52,6 +52,11 @@ def test_the_demo_shown_is_the_one_whose_models_are_kept():
         assert row["accuracy"] >= 0.97
         assert f"{row['parameters']:,}" in line
         assert f"{row['max_difference']:.1e}" in line
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_tables_of_speed_are_those_of_the_benchmarks(name):
+    assert block(TEXT, name) == result(name)
 
 
 def test_the_models_kept_still_load_and_agree():

@@ -1,6 +1,8 @@
 """Runs what the README shows, and writes what it prints there and into the example.
 
-python tools/fill_readme.py
+python tools/fill_readme.py [--results]
+
+With `--results`, runs nothing and writes the tables of the benchmarks alone.
 """
 
 import re
@@ -13,13 +15,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 EXAMPLE = ROOT / "examples" / "quickstart.py"
+RESULTS = ROOT / "benchmarks" / "results"
+TABLES = "speed", "fit"
 PRINTS = "It prints, after the search:\n\n"
 
 
 def pattern(name: str) -> re.Pattern:
     """Matches the block `name` of the README: its opening, its text, its end."""
+    fence = r"```\w*\n"
     return re.compile(
-        rf"(<!-- {name} -->\n```\w*\n)(.*?)(```\n<!-- /{name} -->)", re.DOTALL
+        rf"(<!-- {name} -->\n(?:{fence})?)(.*?)((?:{fence})?<!-- /{name} -->)",
+        re.DOTALL,
     )
 
 
@@ -31,6 +37,12 @@ def block(text: str, name: str) -> str:
 def fill(text: str, name: str, content: str) -> str:
     """The README with another text in a block."""
     return pattern(name).sub(lambda match: match[1] + content + match[3], text)
+
+
+def result(name: str) -> str:
+    """The first table of a benchmark's results."""
+    text = (RESULTS / f"{name}.md").read_text()
+    return re.search(r"^\|.*?\|\n(?!\|)", text, re.DOTALL | re.MULTILINE)[0]
 
 
 def run(*arguments: str, cwd) -> str:
@@ -50,6 +62,11 @@ def run_example(text: str) -> str:
 
 def main():
     text = README.read_text()
+    for name in TABLES:
+        text = fill(text, name, result(name))
+    README.write_text(text)
+    if "--results" in sys.argv[1:]:
+        return
     text = fill(text, "output", run_example(text))
     demo = run(str(EXAMPLE), cwd=ROOT)
     shown = demo[demo.index("Best:") :]
