@@ -6,7 +6,10 @@ from keras_rnnkit.recurrence.step import Step, differentiable, gradients
 
 nest = tf.nest
 
-CHUNK_BYTES = 1 << 18  # XLA spreads a product that is larger over the cores itself
+# Inputs are projected some steps at a time. A product that is larger XLA spreads over all
+# cores itself, where the shards then get in each other's way.
+CHUNK_BYTES = 1 << 18
+FEWEST_STEPS = 4
 
 
 class CompiledLoop:
@@ -63,7 +66,7 @@ class CompiledLoop:
         step = self.step.using(k | row_k)
         z_0 = step.project(x[0])
         chunk = CHUNK_BYTES // (z_0.dtype.size * tf.maximum(tf.size(z_0), 1))
-        chunk = tf.clip_by_value(chunk, tf.minimum(4, length), length)
+        chunk = tf.clip_by_value(chunk, tf.minimum(FEWEST_STEPS, length), length)
         over_chunk = self._over(chunk, k, row_k)
 
         def projected(start):
