@@ -6,8 +6,8 @@ from keras_rnnkit.recurrence.step import Step, differentiable, gradients
 
 nest = tf.nest
 
-# Inputs are projected some steps at a time. A product that is larger XLA spreads over all
-# cores itself, where the shards then get in each other's way.
+# Inputs are projected some steps at a time. XLA spreads a larger product over all cores
+# itself, where the shards then get in each other's way.
 CHUNK_BYTES = 1 << 18
 FEWEST_STEPS = 4
 
