@@ -22,7 +22,9 @@ from contestants import KERAS, OURS, TORCH
 from fit_report import markdown
 from kept import Kept, versions, write
 from models import CONTESTANTS, LAYERS, TASKS, Task, fit, make_model
-from with_torch import cores, torch
+from with_torch import torch
+
+from keras_rnnkit.recurrence.shards import available_cores
 
 LOSS_TOLERANCE = 1e-3
 MEMORY_SHAPES = [(32, 100, 64, 128), (64, 100, 128, 256)]
@@ -65,7 +67,7 @@ def main():
 
     facts = {
         "versions": versions(),
-        "cores": cores(),
+        "cores": available_cores(),
         "settings": settings,
         "load_before": load,
         "seconds": kept.seconds,

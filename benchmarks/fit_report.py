@@ -5,7 +5,8 @@ from contestants import KERAS, OURS, XLA
 from kept import versions
 from report import NONE, number, table, version_line
 from timing import geometric_mean
-from with_torch import cores
+
+from keras_rnnkit.recurrence.shards import available_cores
 
 
 def markdown(fitted, first, peaks) -> str:
@@ -14,7 +15,8 @@ def markdown(fitted, first, peaks) -> str:
         [
             "# Training with `fit`",
             "",
-            f"{version_line(versions())}. {cores()} cores, float32, 64 units.",
+            f"{version_line(versions())}. {available_cores()} cores, float32, "
+            "64 units.",
             "",
             "Seconds of an epoch over those of `keras_rnnkit`: above 1, `keras_rnnkit` "
             "is the faster. XLA is Keras with `jit_compile=True`; the first epoch "

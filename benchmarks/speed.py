@@ -20,7 +20,8 @@ from cases import Case, grid
 from contestants import KERAS, OURS, TORCH
 from kept import Kept, versions
 from timing import first_calls, interleaved, product_rate
-from with_torch import cores
+
+from keras_rnnkit.recurrence.shards import available_cores
 
 
 def main():
@@ -44,7 +45,7 @@ def main():
         print(line(number, len(cases), case, entry, was_there), flush=True)
     facts = {
         "versions": versions(),
-        "cores": cores(),
+        "cores": available_cores(),
         "settings": settings,
         "load_before": load,
         "product_gflops": rates,

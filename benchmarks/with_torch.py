@@ -1,9 +1,9 @@
 """A case in PyTorch, and its weights in the order of Keras's gates and back."""
 
-import os
-
 import numpy as np
 from cases import CELLS, Case
+
+from keras_rnnkit.recurrence.shards import available_cores
 
 try:
     import torch
@@ -21,7 +21,7 @@ def make(case: Case, data, weights):
         data: dict of arrays.
         weights: those of Keras: three arrays for each layer and direction.
     """
-    torch.set_num_threads(cores())
+    torch.set_num_threads(available_cores())
     cell = CELLS[case.cell]
     gates = GATES[cell.kind]
     module = getattr(torch.nn, KINDS[cell.kind])(
@@ -79,10 +79,3 @@ def reorder(weight, gates):
 
 def chunks(values, size):
     return [values[i : i + size] for i in range(0, len(values), size)]
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

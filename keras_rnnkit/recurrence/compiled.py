@@ -78,13 +78,13 @@ class CompiledLoop:
 
         given_0 = _at(0, given)
         joined = step.join(z_0, step.recur(states))
-        both = SideBySide(joined)
+        both = Packing(joined)
         held = step.held_at_first(joined, states, *given_0)
         output = step.output_of(states, held)
         writes = self.return_sequences and (held or not save)
         outputs = _arrays([output], length) if writes else []
-        first = [*states, *joined] if save else []
-        saved = _write(_arrays(first, length + 1), 0, first)
+        at_first = [*states, *joined] if save else []
+        saved = _write(_arrays(at_first, length + 1), 0, at_first)
         joined = both.pack(joined)
 
         if one_row:  # So little work is done best by one thread, each part in its turn.
@@ -232,7 +232,7 @@ class CompiledLoop:
         return self.step.using(k | nest.map_structure(repeat, row_k))
 
 
-class SideBySide:
+class Packing:
     """Puts tensors side by side as one, and takes it apart.
 
     XLA runs the body of a loop in one thread, without overhead, if it has few parts;
