@@ -101,7 +101,8 @@ class RNN(SequenceLayer, keras.layers.RNN):
 
         def prepare(state):
             state = ops.cast(state, self.cell.compute_dtype)
-            if state.shape[0] == 1:  # one state for all, such as a learned one
+            # One state for all rows, such as a learned one:
+            if state.shape[0] == 1 and sequences.shape[0] != 1:
                 state = tf.broadcast_to(state, [batch, *state.shape[1:]])
             return state
 

@@ -50,6 +50,7 @@ class CompiledLoop:
         """Runs the steps.
 
         Args:
+            states: list of tensors; empty for zeros.
             k, row_k: dicts.
             noise: list of tensors.
             mask: list of one tensor, or of none.
@@ -64,6 +65,7 @@ class CompiledLoop:
         length = _length(x)
         steps = length if steps is None else steps
         step = self.step.using(k | row_k)
+        states = states or step.zero_states(tf.shape(x)[1])
         z_0 = step.project(x[0])
         chunk = CHUNK_BYTES // (z_0.dtype.size * tf.maximum(tf.size(z_0), 1))
         chunk = tf.clip_by_value(chunk, tf.minimum(FEWEST_STEPS, length), length)

@@ -61,6 +61,7 @@ class FastLoop:
         forward, backward = self._forward, self._backward
         if tf.executing_eagerly():  # Side by side, the shards run in a graph alone.
             forward, backward = self._graph_forward, self._graph_backward
+        from_zeros = all(map(is_known_zero, states))
         arguments = [x, list(states), k, row_k]
         given = [noise, mask]
         sources = [v for v in nest.flatten(arguments) if differentiable(v)]
@@ -78,7 +79,7 @@ class FastLoop:
         @self._gradients.custom
         def loop(*values):
             arguments = with_sources(unwatched(values))
-            output, states, saved = forward(arguments, given, shards, save)
+            output, states, saved = forward(arguments, given, shards, save, from_zeros)
 
             def gradient(*d_results):
                 @self._gradients.custom
@@ -117,8 +118,10 @@ class FastLoop:
             output = tf.where(tf.shape(x)[1] > 0, output, tf.zeros_like(output))
         return output, last
 
-    def _forward(self, arguments, given, count, save):
+    def _forward(self, arguments, given, count, save, from_zeros):
         (x, states, k, row_k), (noise, mask) = arguments, given
+        if from_zeros:  # XLA makes them itself, and knows them when it compiles.
+            states = []
         steps, extra, (x, noise, mask) = self._pad_steps([x, noise, mask])
 
         values = [x, states, row_k, noise, mask]
@@ -196,3 +199,12 @@ class FastLoop:
         extra = at_least(steps, LENGTHS) - steps
         widths = [extra, 0] if self._compiled.reverse else [0, extra]
         return steps, extra, nest.map_structure(lambda v: pad(v, 1, widths), tensors)
+
+
+def is_known_zero(tensor):
+    """Whether the graph shows a tensor to be zero."""
+    if not tf.is_symbolic_tensor(tensor):
+        return False
+    value = tensor.op.inputs[1] if tensor.op.type == "Fill" else tensor
+    value = tf.get_static_value(value)
+    return value is not None and not value.any()

@@ -19,12 +19,14 @@ class Facts:
         sums: `pointwise` sees z and r in their sum alone, which then stands for both.
         output: which of the new states the output is, or `None`.
         weighs: `pointwise` has weights of its own.
+        states: type and shape of each state, of one row.
     """
 
     compiles: bool
     sums: bool
     output: int | None
     weighs: bool
+    states: list
 
 
 def specs_of_step(x, states, k, row_k, noise) -> list:
@@ -100,7 +102,7 @@ def look(cell, specs) -> Facts:
         and all(spec.dtype.is_floating for spec in specs[1])
         and _has_kernels(function, tensors)
     )
-    return Facts(compiles=compiles, **found)
+    return Facts(compiles=compiles, states=specs[1], **found)
 
 
 def _has_kernels(function, tensors) -> bool:
@@ -134,6 +136,9 @@ class Step:
         other = copy.copy(self)
         other.k = SimpleNamespace(**k)
         return other
+
+    def zero_states(self, rows):
+        return [tf.zeros([rows, *s.shape[1:]], s.dtype) for s in self.facts.states]
 
     def project(self, x):
         return self.cell.project(x, self.k)
