@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 import keras_rnnkit as rk
-from keras_rnnkit.recurrence import FastLoop, is_fast, only_portable
+from keras_rnnkit.recurrence import FastLoop, in_shards, is_fast, only_portable
 from tests.helpers import TOLERANCE, assert_close, randomize
 
 
@@ -100,7 +100,8 @@ def results(layer, x, mask=None, states=None, by=None, **call):
             weights = tf.cos(tf.range(tf.cast(tf.size(y), "float32")))
             loss += tf.reduce_sum(tf.cast(weights, y.dtype) * tf.reshape(y, [-1]))
     sources = [x, states or [], [w.value for w in layer.trainable_variables]]
-    return outputs, tape.gradient(loss, sources, unconnected_gradients="zero")
+    gradients = tape.gradient(loss, sources, unconnected_gradients="zero")
+    return outputs, tf.nest.map_structure(tf.convert_to_tensor, gradients)
 
 
 def in_mode(mode, layer, given, **call):
@@ -224,12 +225,56 @@ def test_derivatives_of_other_kinds_are_equal(way, rng):
     assert_close(*(run(layer, x) for layer in layers))
 
 
+STACKS = [  # cells, arguments, what is called with, whether the stack runs as one
+    ("LSTM-peephole GRU", {}, {}, True),
+    ("SimpleRNN GRU-norm LSTM", {"residual": True, "return_state": True}, {}, True),
+    ("GRU LSTM", {"go_backwards": True, "return_sequences": True}, {"mask"}, True),
+    ("LSTM-norm LSTM-project", {"return_state": True}, {"mask", "states"}, True),
+    ("row GRU", {"dropout": 0.3}, {"states"}, True),
+    ("GRU Bessel", {}, {"mask"}, False),
+    ("GRU LSTM", {"return_sequences": True, "stateful": True}, {}, False),
+]
+
+
+@pytest.mark.parametrize(("kinds", "flags", "given", "whole"), STACKS)
+def test_a_stack_predicts_alike(kinds, flags, given, whole, rng, monkeypatch):
+    spy = mock.Mock(wraps=in_shards)
+    monkeypatch.setattr("keras_rnnkit.layers.stacked_rnn.in_shards", spy)
+    fast, portable = (
+        rk.StackedRNN([make(kind, loop) for kind in kinds.split()], **flags)
+        for loop in ("auto", "portable")
+    )
+    batch = 5 if "stateful" in flags or "mask" in given else None
+    for layer in (fast, portable):
+        layer.build((batch, 6, 4))
+    fast.set_weights(randomize(portable, rng))
+    types = {"x": tf.TensorSpec([batch, 6, 4])}
+    if "mask" in given:
+        types["mask"] = tf.TensorSpec([batch, 6], "bool")
+    if "states" in given:
+        types["states"] = [tf.TensorSpec([batch, n]) for n in fast.state_size]
+
+    def draw(spec, rows):
+        values = rng.normal(size=[rows, *spec.shape[1:]])
+        return tf.constant(
+            values > -0.5 if spec.dtype == "bool" else values, spec.dtype
+        )
+
+    run = tf.function(lambda given: results(fast, **given), [types], autograph=False)
+    for rows in [5, 1] if batch is None else [batch, batch]:
+        values = tf.nest.map_structure(partial(draw, rows=rows), types)
+        assert_close(run(values), results(portable, **values))
+    assert spy.called == whole
+
+
 def trained(loop, dropout=0.0):
     keras.utils.set_random_seed(3)
     x, y = np.random.randint(0, 9, (24, 7)), np.random.normal(size=(24, 1))
     embedding = keras.layers.Embedding(9, 3, mask_zero=True)
-    layer = rk.Bidirectional(rk.GRU(4, loop=loop, dropout=dropout, seed=1))
-    model = keras.Sequential([embedding, rk.StackedRNN([layer]), keras.layers.Dense(1)])
+    gru = rk.GRU(4, loop=loop, dropout=dropout, seed=1, return_sequences=True)
+    stack = rk.StackedRNN([rk.SimpleRNN(3, loop=loop), rk.LSTM(2, loop=loop)])
+    layers = [embedding, rk.Bidirectional(gru), stack, keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
     model.compile("sgd", "mse")
     model.fit(x, y, batch_size=12, epochs=2, verbose=0, shuffle=False)
     return model.get_weights(), model.predict(x, verbose=0)

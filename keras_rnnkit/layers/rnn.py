@@ -71,6 +71,25 @@ class RNN(SequenceLayer, keras.layers.RNN):
     def _has_split_cell(self):
         return isinstance(self.cell, SplitCell) and self.cell.is_split
 
+    def takes_fast_loop(self, shape) -> bool:
+        """Whether sequences of a shape run on the compiled loop, here and now."""
+        if not self._is_to_be_fast(shape):
+            return False
+        x = tf.zeros([1, 1, *shape[2:]], self.cell.compute_dtype)
+        specs = specs_of_step(x, self._first_state(x, None), *self._parts(x))
+        return fast_loop(self, specs) is not None
+
+    def _is_to_be_fast(self, shape):
+        return self._has_split_cell and is_fast(
+            self.loop, unroll=self.unroll, steps=shape[1], batch=shape[0]
+        )
+
+    def _parts(self, x, training=False):
+        """What the cell tells before the first step: `k`, `row_k` and noise."""
+        batch, steps = ops.shape(x)[:2]
+        k, row_k = self.cell.constants(), self.cell.row_constants(batch, training)
+        return vars(k), row_k, self.cell.noise((steps, batch), training) or []
+
     def get_config(self):
         return super().get_config() | {"loop": self.loop}
 
@@ -125,9 +144,7 @@ class RNN(SequenceLayer, keras.layers.RNN):
     def _run_split_cell(self, sequences, states, mask, training):
         cell = self.cell
         x = ops.cast(sequences, cell.compute_dtype)
-        batch, steps = ops.shape(x)[:2]
-        k, row_k = vars(cell.constants()), cell.row_constants(batch, training)
-        noise = cell.noise((steps, batch), training) or []
+        k, row_k, noise = self._parts(x, training)
 
         def in_ordinary_ops(x, states, k, row_k):
             k = SimpleNamespace(**k | row_k)
@@ -137,11 +154,12 @@ class RNN(SequenceLayer, keras.layers.RNN):
                 output, states = cell.step(z, states, k, noise or None)
                 return ops.cast(output, self.compute_dtype), states
 
-            zero_output = ops.zeros((batch, cell.output_size), self.compute_dtype)
+            shape = ops.shape(x)[0], cell.output_size
+            zero_output = ops.zeros(shape, self.compute_dtype)
             z = cell.project(time_major(x), k)
             return self._run(step, (z, noise), states, zero_output, mask)
 
-        if is_fast(self.loop, unroll=self.unroll, steps=x.shape[1], batch=x.shape[0]):
+        if self._is_to_be_fast(x.shape):
             given = x, states, k, row_k, [time_major(each) for each in noise]
             if loop := fast_loop(self, specs_of_step(*given)):
                 output, states = loop(

@@ -5,7 +5,9 @@ import tensorflow as tf
 from keras import tree
 
 from keras_rnnkit.arguments import PACKAGE, check_probability
+from keras_rnnkit.layers.rnn import RNN
 from keras_rnnkit.layers.sequence import SequenceLayer
+from keras_rnnkit.recurrence import in_shards
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -182,6 +184,31 @@ class StackedRNN(SequenceLayer):
         if self.go_backwards:
             x = tf.reverse(x, [1])
             mask = None if mask is None else tf.reverse(mask, [1])
+        if training or not self._runs_whole(x):
+            return self._run_layers(x, initial_state, mask, training)
+
+        def run_rows(x, initial_state, masks):
+            return self._run_layers(x, initial_state or None, *(masks or [None]))
+
+        # A core takes its rows through all layers in one go. In training, where this
+        # would not be faster, XLA would draw other random numbers for the dropout.
+        masks = [] if mask is None else [mask]
+        return in_shards(run_rows, x, initial_state or [], masks)
+
+    def _runs_whole(self, sequences):
+        """Whether XLA can compile the layers as one, for rows apart."""
+        shape = sequences.shape
+        if shape[1] is None or not tf.is_symbolic_tensor(sequences):
+            return False
+        for layer in self.layers:
+            if not isinstance(layer, RNN) or layer.stateful:
+                return False
+            if layer.activity_regularizer or not layer.takes_fast_loop(shape):
+                return False
+            shape = (*shape[:2], output_shape(layer, shape)[-1])
+        return True
+
+    def _run_layers(self, x, initial_state, mask, training=False):
         states = []
         for number, layer in enumerate(self.layers):
             if number and training and self.dropout:

@@ -3,7 +3,7 @@
 from keras_rnnkit.recurrence.fast import FastLoop
 from keras_rnnkit.recurrence.loop import run
 from keras_rnnkit.recurrence.masks import as_mask, check_lengths_within
-from keras_rnnkit.recurrence.shards import side_by_side
+from keras_rnnkit.recurrence.shards import in_shards, side_by_side
 from keras_rnnkit.recurrence.step import look, specs_of_step
 from keras_rnnkit.recurrence.way import WAYS, is_fast, only_portable
 
@@ -12,6 +12,7 @@ __all__ = [
     "FastLoop",
     "as_mask",
     "check_lengths_within",
+    "in_shards",
     "is_fast",
     "look",
     "only_portable",

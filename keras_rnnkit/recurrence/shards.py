@@ -17,13 +17,13 @@ _local = threading.local()
 
 @contextmanager
 def side_by_side(number: int):
-    """Has loops that are traced inside leave cores to one another.
+    """Has loops inside leave cores to one another, in a graph: eager ones run in turn.
 
     Args:
         number: how many loops there are to run side by side.
     """
     before = getattr(_local, "loops", 1)
-    _local.loops = before * number
+    _local.loops = before * (1 if tf.executing_eagerly() else number)
     try:
         yield
     finally:
@@ -59,6 +59,24 @@ def by_batch(x, count, whole, sharded):
     if rows is not None:
         return several() if rows > 1 else whole(True)
     return tf.cond(tf.shape(x)[0] > 1, several, lambda: whole(True))
+
+
+def in_shards(function, *values):
+    """Has XLA compile a function, and calls it on shards of a batch, side by side.
+
+    Args:
+        function: callable; loops in it leave the other cores alone.
+        values: nests of `(batch, ...)`.
+    """
+    x, count = nest.flatten(values)[0], shard_count()
+    function = tf.function(function, autograph=False, jit_compile=True)
+
+    def sharded():
+        with side_by_side(count):
+            shards = [function(*shard) for shard in split(list(values), count)]
+        return joined(shards, x)
+
+    return by_batch(x, count, lambda _: function(*values), sharded)
 
 
 def split(tensors, count, fill="last"):
