@@ -97,7 +97,7 @@ def results(layer, x, mask=None, states=None, by=None, **call):
         tape.watch([x, states or []])
         outputs, loss = by(x) if by else layer(x, states, mask=mask, **call), 0
         for y in tf.nest.flatten(outputs):
-            weights = tf.cos(tf.range(tf.cast(tf.size(y), "float32")))
+            weights = tf.cos(tf.range(tf.cast(tf.size(y), "float64")))
             loss += tf.reduce_sum(tf.cast(weights, y.dtype) * tf.reshape(y, [-1]))
     sources = [x, states or [], [w.value for w in layer.trainable_variables]]
     gradients = tape.gradient(loss, sources, unconnected_gradients="zero")
@@ -105,7 +105,7 @@ def results(layer, x, mask=None, states=None, by=None, **call):
 
 
 def in_mode(mode, layer, given, **call):
-    """`results` in an eager call, in a graph, of unknown shapes, or compiled whole."""
+    """`results`, eager, in a graph, in one of unknown shapes, or in that under XLA."""
 
     def unknown(value):  # but for the number of features
         last = value.shape[-1] if value.dtype.is_floating else None
@@ -114,7 +114,7 @@ def in_mode(mode, layer, given, **call):
     run = lambda given: results(layer, **given, **call)  # noqa: E731
     if mode == "eager":
         return run(given)
-    types = [tf.nest.map_structure(unknown, given)] if mode == "dynamic" else None
+    types = None if mode == "graph" else [tf.nest.map_structure(unknown, given)]
     return tf.function(run, types, autograph=False, jit_compile=mode == "xla")(given)
 
 
@@ -267,7 +267,7 @@ def test_a_stack_predicts_alike(kinds, flags, given, whole, rng, monkeypatch):
     assert spy.called == whole
 
 
-def trained(loop, dropout=0.0):
+def trained(loop, dropout=0.0, **options):
     keras.utils.set_random_seed(3)
     x, y = np.random.randint(0, 9, (24, 7)), np.random.normal(size=(24, 1))
     embedding = keras.layers.Embedding(9, 3, mask_zero=True)
@@ -275,7 +275,7 @@ def trained(loop, dropout=0.0):
     stack = rk.StackedRNN([rk.SimpleRNN(3, loop=loop), rk.LSTM(2, loop=loop)])
     layers = [embedding, rk.Bidirectional(gru), stack, keras.layers.Dense(1)]
     model = keras.Sequential(layers)
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", **options)
     model.fit(x, y, batch_size=12, epochs=2, verbose=0, shuffle=False)
     return model.get_weights(), model.predict(x, verbose=0)
 
@@ -285,6 +285,7 @@ def test_models_train_and_predict_alike(runs):
     assert not runs.called
     assert_close(trained("auto", dropout=0.2), expected)
     assert runs.called
+    assert_close(trained("auto", jit_compile=True), trained("portable"))
 
 
 REPLICAS = """

@@ -31,10 +31,24 @@ def side_by_side(number: int):
 
 
 def shard_count() -> int:
-    """One shard for each core that TensorFlow may use and the loop has for itself."""
+    """One shard for each core that TensorFlow may use and the loop has for itself.
+
+    Within a function that XLA compiles whole, one: it would run them in turn.
+    """
+    if in_xla():
+        return 1
     threads = tf.config.threading.get_intra_op_parallelism_threads()
     cores = (threads or available_cores()) // getattr(_local, "loops", 1)
     return max(1, min(cores, MOST_SHARDS))
+
+
+def in_xla() -> bool:
+    """Whether a function is being traced for XLA."""
+    # TensorFlow tells it to its own control flow alone.
+    from tensorflow.python.ops import control_flow_util
+
+    graph = tf.compat.v1.get_default_graph()
+    return control_flow_util.GraphOrParentsInXlaContext(graph)
 
 
 def available_cores() -> int:
@@ -65,15 +79,14 @@ def in_shards(function, *values):
     """Has XLA compile a function, and calls it on shards of a batch, side by side.
 
     Args:
-        function: callable; loops in it leave the other cores alone.
+        function: callable.
         values: nests of `(batch, ...)`.
     """
     x, count = nest.flatten(values)[0], shard_count()
     function = tf.function(function, autograph=False, jit_compile=True)
 
     def sharded():
-        with side_by_side(count):
-            shards = [function(*shard) for shard in split(list(values), count)]
+        shards = [function(*shard) for shard in split(list(values), count)]
         return joined(shards, x)
 
     return by_batch(x, count, lambda _: function(*values), sharded)
