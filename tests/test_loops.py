@@ -100,8 +100,7 @@ def results(layer, x, mask=None, states=None, by=None, **call):
             weights = tf.cos(tf.range(tf.cast(tf.size(y), "float64")))
             loss += tf.reduce_sum(tf.cast(weights, y.dtype) * tf.reshape(y, [-1]))
     sources = [x, states or [], [w.value for w in layer.trainable_variables]]
-    gradients = tape.gradient(loss, sources, unconnected_gradients="zero")
-    return outputs, tf.nest.map_structure(tf.convert_to_tensor, gradients)
+    return outputs, tape.gradient(loss, sources, unconnected_gradients="zero")
 
 
 def in_mode(mode, layer, given, **call):

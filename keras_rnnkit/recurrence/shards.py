@@ -111,8 +111,7 @@ def split(tensors, count, fill="last"):
     def filled():
         if fill == "zeros":
             return [pad(v, 0, [0, missing]) for v in flat]
-        rows = tf.minimum(tf.range(batch + missing), batch - 1)
-        return [tf.gather(v, rows) for v in flat]
+        return [tf.concat([v, tf.repeat(v[-1:], missing, axis=0)], 0) for v in flat]
 
     if tf.is_tensor(missing):
         flat = tf.cond(missing > 0, filled, lambda: flat)
