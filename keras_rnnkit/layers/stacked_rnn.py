@@ -201,9 +201,11 @@ class StackedRNN(SequenceLayer):
         if shape[1] is None or not tf.is_symbolic_tensor(sequences):
             return False
         for layer in self.layers:
-            if not isinstance(layer, RNN) or layer.stateful:
+            if not isinstance(layer, RNN) or type(layer).call is not RNN.call:
                 return False
-            if layer.activity_regularizer or not layer.takes_fast_loop(shape):
+            if layer.stateful or layer.activity_regularizer:
+                return False
+            if not layer.takes_fast_loop(shape):
                 return False
             shape = (*shape[:2], output_shape(layer, shape)[-1])
         return True
