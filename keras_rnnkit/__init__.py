@@ -14,9 +14,11 @@ from keras_rnnkit.cells import GRUCell, LSTMCell, SimpleRNNCell, SplitCell
 from keras_rnnkit.convert import from_keras, to_keras
 from keras_rnnkit.export import (
     ExportReport,
+    StreamingModel,
     TFLiteModel,
     export_saved_model,
     export_tflite,
+    inspect_tflite,
 )
 from keras_rnnkit.layers import (
     GRU,
@@ -41,6 +43,7 @@ __all__ = [
     "SimpleRNNCell",
     "SplitCell",
     "StackedRNN",
+    "StreamingModel",
     "TFLiteModel",
     "cells",
     "datasets",
@@ -48,6 +51,7 @@ __all__ = [
     "export_saved_model",
     "export_tflite",
     "from_keras",
+    "inspect_tflite",
     "layers",
     "plots",
     "to_keras",

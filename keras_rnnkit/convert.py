@@ -47,15 +47,7 @@ def to_keras(model: keras.Model) -> keras.Model:
 
 def _convert(model, replace, clones):
     """Clones the model through `replace`; `clones` holds the layers done, by `id`."""
-    kinds = keras.Sequential, _functional()
-    constructors = [kind.__init__ for kind in kinds]
-    if not isinstance(model, kinds) or type(model).__init__ not in constructors:
-        raise _subclassed(model)
-    if not model.built:
-        raise ValueError(
-            f"the model must be built; received `{model.name}` without an input shape: "
-            "add a `keras.Input` or call the model once"
-        )
+    check_model(model)
 
     def clone(layer):
         if id(layer) not in clones:
@@ -85,21 +77,39 @@ def _convert(model, replace, clones):
     return converted
 
 
+def check_model(model):
+    """Raises `ValueError` unless a model is functional or sequential, and built."""
+    kinds = keras.Sequential, _functional()
+    constructors = [kind.__init__ for kind in kinds]
+    if not isinstance(model, kinds) or type(model).__init__ not in constructors:
+        raise _subclassed(model)
+    if not model.built:
+        raise ValueError(
+            f"the model must be built; received `{model.name}` without an input shape: "
+            "add a `keras.Input` or call the model once"
+        )
+
+
 def _copy_trainable(old, new):
     """Freezes what was frozen; outermost first, as the flag is handed down."""
     new.trainable = old.trainable
     if isinstance(old, keras.Model):
         pairs = zip(old.layers, new.layers, strict=True)
     else:
-        pairs = zip(_all(old)[1:], _all(new)[1:], strict=True)
+        pairs = zip(all_layers(old)[1:], all_layers(new)[1:], strict=True)
     for pair in pairs:
         if isinstance(pair[0], keras.layers.Layer) and pair[0] is not pair[1]:
             _copy_trainable(*pair)
 
 
-def _all(layer):
+def all_layers(layer) -> list:
     """A layer and all within it, for which Keras has no public name."""
     return layer._flatten_layers()
+
+
+def has_stock_layers(model) -> bool:
+    """Whether a model has recurrent layers of Keras's own."""
+    return any(type(layer) in STOCK.values() for layer in all_layers(model))
 
 
 def _subclassed(model):
@@ -227,7 +237,7 @@ def _copy_unsaved(old, new):
 def _check_replaced(layer, name, replace):
     """Raises where a layer makes recurrent layers that its configuration hides."""
     left = STOCK if replace is _ours else OURS
-    for inner in _all(layer):
+    for inner in all_layers(layer):
         if type(inner) in left.values():
             raise ValueError(
                 f"`{name}` of the class `{type(layer).__name__}` makes a "

@@ -138,17 +138,12 @@ def test_an_export_takes_the_place_of_an_earlier_one(rng, tmp_path):
 @pytest.mark.parametrize(
     ("make", "arguments", "message"),
     [
-        (lambda: keras.Sequential([rk.GRU(2)]), {}, "`model` must be built"),
-        (
-            lambda: keras.Sequential([keras.Input((None, 3), name="x"), rk.GRU(2)]),
-            {},
-            r"input `x` must have a known shape.*\(1, None, 3\)",
-        ),
+        (lambda: keras.Sequential([rk.GRU(2)]), {}, "the model must be built"),
         (lambda: model_of(rk.GRU(2), np.random), {"batch_size": 0}, "`batch_size`.*0"),
         (
             lambda: model_of(rk.GRU(2), np.random),
             {"batch_size": 3, "check": np.zeros((2, 7, 3), "float32")},
-            "`check` must hold 1 arrays of at least `batch_size` = 3 rows",
+            "`check` must hold 1 arrays of at least `batch_size` = 3 ",
         ),
     ],
 )

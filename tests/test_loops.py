@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 
 import keras_rnnkit as rk
-from keras_rnnkit.recurrence import FastLoop, in_shards, is_fast, only_portable
+from keras_rnnkit.recurrence import Export, FastLoop, in_shards, is_fast
 from tests.helpers import TOLERANCE, assert_close, randomize
 
 
@@ -346,7 +346,7 @@ def test_the_way_is_chosen_by_place_and_shape(runs, rng):
         assert ways("auto", **other) == ways("portable") == [False, False]
     assert ways("fast", steps=1) == [True, True]
     layer, x = make("LSTM", "auto"), tf.random.normal((2, 5, 3))
-    with only_portable():
+    with Export("arrays").tracing():
         assert ways("auto") == ways("fast") == [False, False]
         tf.function(layer)(x)
     layer(x)

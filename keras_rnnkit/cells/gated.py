@@ -6,6 +6,7 @@ from keras import ops
 from keras_rnnkit.arguments import check_positive_integer, check_probability
 from keras_rnnkit.cells.split import SplitCell
 
+sigmoid = keras.activations.sigmoid
 EPSILON = 1e-3  # the default of `keras.layers.LayerNormalization`
 
 
@@ -17,6 +18,7 @@ class GatedCell(SplitCell):
     """
 
     gates = 1
+    state_names = ("h",)
 
     def __init__(self, units, *args, **kwargs):
         check_positive_integer("units", units)
@@ -24,6 +26,17 @@ class GatedCell(SplitCell):
         for name in ("dropout", "recurrent_dropout"):
             check_probability(name, given.get(name, 0.0))
         super().__init__(units, *args, **kwargs)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the cell is the one that fused kernels compute."""
+        return bool(
+            self.activation is keras.activations.tanh
+            and getattr(self, "recurrent_activation", sigmoid) is sigmoid
+            and self.use_bias
+            and getattr(self, "reset_after", True)
+            and not any(getattr(self, option) for option in self.options)
+        )
 
     def get_config(self):
         config = super().get_config() | {n: getattr(self, n) for n in self.options}

@@ -42,6 +42,7 @@ class LSTMCell(ZoneoutCell, keras.layers.LSTMCell):
     """
 
     gates = 4
+    state_names = "h", "c"
 
     def __init__(
         self,

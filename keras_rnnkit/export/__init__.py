@@ -1,14 +1,19 @@
 """From a Keras model to SavedModel and TFLite, with the proof that they agree."""
 
+from keras_rnnkit.export.content import Content, inspect_tflite
 from keras_rnnkit.export.files import size_of
 from keras_rnnkit.export.report import ExportReport
+from keras_rnnkit.export.runtime import StreamingModel, TFLiteModel
 from keras_rnnkit.export.saved_model import export_saved_model
-from keras_rnnkit.export.tflite import TFLiteModel, export_tflite
+from keras_rnnkit.export.tflite import export_tflite
 
 __all__ = [
+    "Content",
     "ExportReport",
+    "StreamingModel",
     "TFLiteModel",
     "export_saved_model",
     "export_tflite",
+    "inspect_tflite",
     "size_of",
 ]

@@ -12,7 +12,7 @@ def whole(path):
 
     What stood at `path` stays until then, and for good if the body raises.
     """
-    path = Path(path)
+    path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         new = Path(folder) / "new"

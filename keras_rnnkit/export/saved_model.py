@@ -5,65 +5,135 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from keras_rnnkit.convert import all_layers, check_model
 from keras_rnnkit.export.files import whole
-from keras_rnnkit.recurrence import only_portable
+from keras_rnnkit.recurrence import Export
 
 SIGNATURE = "serving_default"
+STEP, RESET = "step", "reset"
 
 
-def export_saved_model(model: keras.Model, path, *, batch_size=None) -> Path:
+def export_saved_model(
+    model: keras.Model, path, *, batch_size=None, time_steps="model"
+) -> Path:
     """Writes the model's inference as a SavedModel.
 
     Its signature `serving_default` takes the model's inputs by name and runs in any
-    process that has TensorFlow, without Keras and without this package.
+    process that has TensorFlow, without Keras and without this package. With stateful
+    layers it goes on from the states that the call before left and is named `step` too;
+    `reset` sets them to zero and returns them.
 
     Args:
         model: a built functional or sequential model.
         path: the folder to write; an earlier one is replaced once the new one is whole.
-        batch_size: int, or None for any.
+        batch_size: int, or None for any; a stateful model has its own.
+        time_steps: "model" for what the model's inputs say, int, or None for any: the
+            second axis of those inputs that are sequences.
 
     Returns:
         `path`.
 
     Raises:
-        ValueError: the model has not been built.
+        ValueError: the model has not been built, or cannot take that many steps.
     """
-    signature = input_signature(model, batch_size)
+    stateful = [layer for layer in all_layers(model) if is_stateful(layer)]
+    if stateful:
+        batch_size = model.inputs[0].shape[0]
+    specs = input_signature(model, batch_size, time_steps)
 
-    def run(*inputs):
-        names = [spec.name for spec in signature]
-        return serve(model, **dict(zip(names, inputs, strict=True)))
+    def step(**inputs):
+        return serve(model, **inputs)
 
-    with whole(path) as folder, only_portable():
-        archive = keras.export.ExportArchive()
-        archive.track(model)
-        archive.add_endpoint(SIGNATURE, run, input_signature=signature)
-        archive.write_out(str(folder), verbose=False)
+    def reset():
+        for layer in stateful:
+            layer.reset_state()
+        return {
+            f"{layer.name}_{number}": tf.identity(state)
+            for layer in stateful
+            for number, state in enumerate(layer.states)
+        }
+
+    endpoints = {STEP: (step, specs), RESET: (reset, [])}
+    if not stateful:
+        endpoints = {SIGNATURE: (step, specs)}
+    with whole(path) as folder:
+        write(folder, endpoints, Export("arrays"))
     return Path(path)
+
+
+def is_stateful(layer) -> bool:
+    """Whether a layer, no wrapper of one, keeps states from call to call."""
+    return bool(getattr(layer, "stateful", False) and getattr(layer, "cell", None))
+
+
+def write(folder, endpoints, export):
+    """Writes a SavedModel whose loops have the forms that an `Export` chooses.
+
+    Args:
+        folder: where to.
+        endpoints: dict of `(function, [tf.TensorSpec])` by the name of the signature;
+            functions take and return tensors by name.
+        export: `Export`.
+    """
+
+    def by_position(function, specs):
+        names = [spec.name for spec in specs]
+        return lambda *inputs: function(**dict(zip(names, inputs, strict=True)))
+
+    # What the endpoints use is tracked by itself. Tracking the model would trace it
+    # once more, for a signature of its own.
+    archive = keras.export.ExportArchive()
+    with export.tracing():
+        for name, (function, specs) in endpoints.items():
+            function = by_position(function, specs)
+            archive.add_endpoint(name, function, input_signature=specs)
+        archive.write_out(str(folder), verbose=False)
 
 
 def serve(model, **inputs) -> dict:
     """Runs the model's inference on inputs by name; returns its outputs by name."""
-    flat = [inputs[spec.name] for spec in input_signature(model)]
+    specs = input_signature(model)
+    flat = [inputs[spec.name] for spec in specs]
     sequential = isinstance(model, keras.Sequential)
     structure = model.inputs[0] if sequential else model.input
-    outputs = model(keras.tree.pack_sequence_as(structure, flat), training=False)
+    packed = keras.tree.pack_sequence_as(structure, flat)
+    fits = all(
+        spec.shape.is_compatible_with(x.shape)
+        for spec, x in zip(specs, flat, strict=True)
+    )
+    # `__call__` would refuse another number of steps than the model's inputs say.
+    outputs = (model if fits else model.call)(packed, training=False)
     if isinstance(outputs, dict):
         return outputs
     flat = keras.tree.flatten(outputs)
     return {f"output_{number}": output for number, output in enumerate(flat)}
 
 
-def input_signature(model, batch_size=None) -> list[tf.TensorSpec]:
+def input_signature(model, batch_size=None, time_steps="model") -> list[tf.TensorSpec]:
     """The model's inputs, flat, with the names of its input layers."""
-    if not model.built:
-        raise ValueError(
-            f"`model` must be built to be exported; received `{model.name}` without an "
-            "input shape: add a `keras.Input` or call the model once"
-        )
+    check_model(model)
+    shapes = [(batch_size, *x.shape[1:]) for x in model.inputs]
+    if time_steps != "model":
+        shapes = with_steps(shapes, time_steps, [x.dtype for x in model.inputs])
     return [
-        tf.TensorSpec((batch_size, *x.shape[1:]), x.dtype, name=name)
-        for x, name in zip(model.inputs, input_names(model), strict=True)
+        tf.TensorSpec(shape, x.dtype, name=name)
+        for shape, x, name in zip(shapes, model.inputs, input_names(model), strict=True)
+    ]
+
+
+def with_steps(shapes, steps, dtypes):
+    """Shapes with another number of steps: of inputs whose second axis is not known,
+    or if there are none of `(batch, time, features)` and of tokens `(batch, time)`."""
+    takes = [len(shape) > 1 and shape[1] is None for shape in shapes]
+    if not any(takes):
+        tokens = ["int" in dtype for dtype in dtypes]
+        takes = [
+            len(shape) == 3 or (len(shape) == 2 and token)
+            for shape, token in zip(shapes, tokens, strict=True)
+        ]
+    return [
+        (shape[0], steps, *shape[2:]) if take else shape
+        for shape, take in zip(shapes, takes, strict=True)
     ]
 
 

@@ -1,75 +1,169 @@
 """TFLite: one file that the LiteRT interpreter of a phone runs, with builtin ops."""
 
+import re
 import tempfile
-import time
-from collections import Counter
 from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
-from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter
 
-from keras_rnnkit.arguments import check_positive_integer
+from keras_rnnkit.arguments import check_choice, check_positive_integer
+from keras_rnnkit.convert import all_layers, from_keras, has_stock_layers
+from keras_rnnkit.export.content import OPERATORS, finished, inspect_tflite
+from keras_rnnkit.export.converter import CONVERTER
 from keras_rnnkit.export.files import whole
+from keras_rnnkit.export.proof import prove
 from keras_rnnkit.export.report import ExportReport
-from keras_rnnkit.export.saved_model import (
-    SIGNATURE,
-    export_saved_model,
-    input_signature,
-    serve,
-)
+from keras_rnnkit.export.samples import calls_of, random_calls, samples
+from keras_rnnkit.export.saved_model import input_signature, write
+from keras_rnnkit.export.served import Streamed, Whole
+from keras_rnnkit.recurrence import FORMS, OPERATION, STATES, Export
 
-TOLERANCE = 1e-5
-TINY = 1e-30  # keeps an output of zeros from a division by zero
+CALIBRATED = "int8", "int16x8"
+WORDS = 1000  # letters of what the converter says
+# How far a file may be off: see `tolerance`
+TOLERANCE = {None: 1e-5, "float16": 0.01, "dynamic": 0.1, "int8": 0.3, "int16x8": 0.1}
 
 
-def export_tflite(model: keras.Model, path, *, batch_size=1, check=True):
-    """Writes the model as a TFLite file of builtin ops and proves that it is right.
+def export_tflite(
+    model: keras.Model,
+    path,
+    *,
+    batch_size: int | None = 1,
+    time_steps="model",
+    quantize: str | None = None,
+    representative_data=None,
+    form="auto",
+    streaming: bool = False,
+    check=True,
+    tolerance: float | None = None,
+) -> ExportReport:
+    """Writes a model as a TFLite file of builtin ops and proves that it is right.
 
     The file is run in the LiteRT interpreter, several times in a row with different
     inputs, and compared with the Keras model before it appears under `path`.
 
     Args:
-        model: a built functional or sequential model with known numbers of steps.
+        model: a built functional or sequential model. Recurrent layers of Keras are
+            replaced as by `from_keras`.
         path: the file to write; an earlier one stays if the export fails.
-        batch_size: int, the number of sequences that a call takes.
+        batch_size: int, the number of sequences that a call takes, or None for any.
+        time_steps: "model" for what the model's inputs say, int, or None for any: the
+            second axis of those inputs that are sequences. With `streaming` the steps
+            that a call takes, and "model" stands for 1.
+        quantize: None; "dynamic": weights in 8 bits; "float16": weights in 16 bits;
+            "int8": all in 8 bits; "int16x8": weights in 8 bits, values in 16.
+        representative_data: inputs to measure the ranges of values on, as `check`;
+            "int8" and "int16x8" need them.
+        form: how recurrent layers are written, one for all or a dict by their names.
+            "fused": the operation `UNIDIRECTIONAL_SEQUENCE_LSTM`, for a plain LSTM, in
+            each direction and layer, of a known batch, without mask. "loop": a `WHILE`,
+            for any length. "unrolled": one step after the other, for a known number of
+            them. "auto": of those that are exact for the layer the fastest here; with
+            `quantize`, a small one.
+        streaming: write a file for `StreamingModel`, with two signatures: `step` takes
+            some steps and the states by name and returns the outputs and the states,
+            `reset` returns the states to begin with.
         check: the data to compare on: an array, or a list of one for each input, or a
-            dict of them by name, whose rows are taken `batch_size` at a time; True for
-            random data (integer inputs get zeros and ones).
+            dict of them by name, whose rows are taken `batch_size` at a time. True for
+            `representative_data` or else random data, of several sizes where the file
+            takes any (integer inputs get zeros and ones).
+        tolerance: how far the file may be off. The largest difference over the largest
+            output, 1e-5 by default; with `quantize` the root mean square of all
+            differences over that of all outputs, by default 0.01 with "float16", 0.1
+            with "dynamic" and "int16x8", 0.3 with "int8".
 
     Returns:
         `ExportReport`.
 
     Raises:
-        ValueError: the model has not been built, computes in another type than float32,
-            an axis beside the batch is unknown, `check` has fewer than `batch_size`
-            rows, or the largest difference is above 1e-5 of the largest output.
+        ValueError: a wrong argument; a model that has not been built, computes in
+            another type than float32, or cannot be written as asked for, with the
+            layer and the reason; a difference above `tolerance`.
+        RuntimeError: TFLite's converter broke down.
     """
-    check_positive_integer("batch_size", batch_size)
-    for spec in input_signature(model, batch_size):
-        if None in spec.shape:
-            raise ValueError(
-                f"input `{spec.name}` must have a known shape to be exported to "
-                f"TFLite; received {tuple(spec.shape)}"
-            )
-    check_types(model)
-    calls = _calls(model, batch_size, check)
-    with whole(path) as new, tempfile.TemporaryDirectory() as folder:
-        saved = export_saved_model(model, Path(folder) / "model", batch_size=batch_size)
-        converter = tf.lite.TFLiteConverter.from_saved_model(
-            str(saved), signature_keys=[SIGNATURE]
+    check_choice("quantize", quantize, TOLERANCE)
+    tolerance = TOLERANCE[quantize] if tolerance is None else tolerance
+    if batch_size is not None:
+        check_positive_integer("batch_size", batch_size)
+    if time_steps not in ("model", None):
+        check_positive_integer("time_steps", time_steps)
+    if quantize in CALIBRATED and representative_data is None:
+        raise ValueError(
+            f"`quantize={quantize!r}` needs `representative_data`, inputs to measure "
+            "the ranges of values on; received None"
         )
-        content = converter.convert()
-        report = _prove(model, content, calls, str(path))
+    input_signature(model)  # raises if there is none yet
+    check_form(model, form)
+    check_types(model)
+    CONVERTER.start()
+    if has_stock_layers(model):
+        model = from_keras(model)
+    kind = Streamed if streaming else Whole
+    served = kind(model, batch_size, time_steps, quantize in CALIBRATED)
+    if quantize == "int16x8" and not all(s.dtype.is_floating for s in served.specs):
+        raise ValueError(
+            "`quantize='int16x8'` needs inputs of floats; received "
+            f"{[s.dtype.name for s in served.specs]}: take 'int8' or 'dynamic'"
+        )
+    data, calls = None, random_calls(served.specs, served.unit)
+    if representative_data is not None:
+        data = samples("representative_data", representative_data, served.specs)
+        data = calls = calls_of(data, served.specs)
+    if check is not True:
+        calls = calls_of(samples("check", check, served.specs), served.specs)
+
+    export = Export(form, quantized=quantize)
+    if quantize in CALIBRATED:
+        data = served.calibration(data, export)
+    with whole(path) as new, tempfile.TemporaryDirectory() as folder:
+        endpoints = served.endpoints(export)
+        write(folder, endpoints, export)
+        if export.refusals:
+            raise ValueError("; ".join(dict.fromkeys(export.refusals)))
+        content = convert(model, folder, endpoints, quantize, data)
+        content = finished(content, next(iter(endpoints)), export.ranges.get(STATES, 0))
+        found = inspect_tflite(content)
+        check_ops(found.counted, export)
         new.write_bytes(content)
-    return report
+        CONVERTER.attempt(str(new))
+        try:
+            figures = prove(served, content, calls, tolerance, quantize)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"LiteRT cannot run the file for `{model.name}`: nothing was written. "
+                f"It says: {error}"
+            ) from error
+        return ExportReport(
+            path=str(path),
+            size=found.size,
+            parameters=model.count_params(),
+            quantize=quantize,
+            layers=export.layers,
+            ops=found.counted,
+            signatures=found.signatures,
+            **figures,
+        )
+
+
+def check_form(model, form):
+    """Raises `ValueError` unless `form` is one that a loop can have, or a dict."""
+    forms = form if isinstance(form, dict) else {None: form}
+    for each in forms.values():
+        check_choice("form", each, ("auto", *FORMS))
+    names = {layer.name for layer in all_layers(model) if hasattr(layer, "cell")}
+    if unknown := set(forms) - names - {None}:
+        raise ValueError(
+            f"`form` must name recurrent layers of the model, {sorted(names)}; "
+            f"received {sorted(unknown)}"
+        )
 
 
 def check_types(model):
     """Raises `ValueError` where TFLite has no ops for the type of a layer."""
-    for layer in model.layers:
+    for layer in all_layers(model):
+        if isinstance(layer, keras.Model):
+            continue
         if layer.compute_dtype in ("float16", "bfloat16", "float64"):
             raise ValueError(
                 f"`{layer.name}` must compute in float32 to be exported to TFLite; "
@@ -78,130 +172,36 @@ def check_types(model):
             )
 
 
-class TFLiteModel:
-    """A TFLite file in the LiteRT interpreter, called with NumPy arrays.
-
-    Args:
-        source: the file's path, or its content as bytes.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-    """
-
-    def __init__(self, source):
-        if not isinstance(source, bytes):
-            source = Path(source).read_bytes()
-        self._interpreter = Interpreter(model_content=source)
-        self._interpreter.allocate_tensors()
-        self._run = self._interpreter.get_signature_runner(SIGNATURE)
-        self.input_names = list(self._run.get_input_details())
-        self.batch_size = int(
-            next(iter(self._run.get_input_details().values()))["shape"][0]
-        )
-
-    def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """Runs one batch; inputs and outputs by name, cast to the file's types."""
-        types = {n: d["dtype"] for n, d in self._run.get_input_details().items()}
-        unknown = set(inputs) ^ set(types)
-        if unknown:
-            raise ValueError(
-                f"the inputs must be {sorted(types)}; received {sorted(inputs)}"
-            )
-        return self._run(**{n: np.asarray(x, types[n]) for n, x in inputs.items()})
-
-    def predict(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """Runs any number of rows, `batch_size` at a time."""
-        rows = len(next(iter(inputs.values())))
-        step = self.batch_size
-        if rows % step:
-            raise ValueError(
-                f"the number of rows must be a multiple of the file's batch size, "
-                f"{step}; received {rows}"
-            )
-        calls = [
-            self(**{name: x[i : i + step] for name, x in inputs.items()})
-            for i in range(0, rows, step)
-        ]
-        return {name: np.concatenate([c[name] for c in calls]) for name in calls[0]}
-
-
-def _prove(model, content, calls, path) -> ExportReport:
-    """Runs the file against the model, call by call, on one interpreter."""
-    lite = TFLiteModel(content)
-    keras_model = tf.function(lambda **inputs: serve(model, **inputs))
-    absolute, relative, seconds = [], [], []
-    for inputs in calls:
-        start = time.perf_counter()
-        outputs = lite(**inputs)
-        seconds.append(time.perf_counter() - start)
-        for name, expected in keras_model(**inputs).items():
-            difference = np.abs(outputs[name] - expected.numpy()).max(initial=0)
-            largest = np.abs(expected.numpy()).max(initial=0)
-            absolute.append(float(difference))
-            relative.append(float(difference / max(largest, TINY)))
-    if not max(relative) <= TOLERANCE:
+def convert(model, folder, endpoints, quantize, data) -> bytes:
+    """Converts a SavedModel; an error names the layer that it comes from."""
+    request = {"saved": folder, "signatures": list(endpoints), "quantize": quantize}
+    samples = Path(folder) / "samples.npz"
+    if quantize in CALIBRATED:
+        arrays = {f"{n}:{i}": x for i, call in enumerate(data) for n, x in call.items()}
+        np.savez(samples, **arrays)
+    path = Path(folder) / "model.tflite"
+    try:
+        CONVERTER.convert(**request, data=str(samples), path=str(path))
+    except ValueError as error:
+        # It tells the place and the operation, and then the whole program.
+        said = str(error).partition("<unknown>:0: note:")[0][:WORDS].strip()
+        names = [layer.name for layer in all_layers(model)]
+        named = [n for n in names if re.search(rf"/{re.escape(n)}(_\d+)?/", said)]
+        where = ", ".join(f"`{name}`" for name in dict.fromkeys(named))
         raise ValueError(
-            f"the file for `{path}` must agree with `{model.name}` to "
-            f"{TOLERANCE:.0e}; received a relative difference of {max(relative):.1e}: "
-            "nothing was written"
+            f"TFLite has no builtin operations for {where or 'a layer'} of "
+            f"`{model.name}`: nothing was written. Its converter says: {said}"
+        ) from None
+    return path.read_bytes()
+
+
+def check_ops(ops: dict[str, int], export):
+    """Raises `RuntimeError` unless the file has what was asked for and no more."""
+    strange = [name for name in ops if "Flex" in name or name not in OPERATORS.values()]
+    if strange:
+        raise RuntimeError(f"the file must have builtin ops only; received {strange}")
+    fused = sum(layer["form"] == "fused" for layer in export.layers.values())
+    if ops.get(OPERATION, 0) != fused:
+        raise RuntimeError(
+            f"the file must have {fused} fused LSTMs; received {ops.get(OPERATION, 0)}"
         )
-    return ExportReport(
-        path=path,
-        size=len(content),
-        parameters=model.count_params(),
-        ops=count_ops(content),
-        calls=len(calls),
-        max_absolute=max(absolute),
-        max_relative=max(relative),
-        latency=float(np.median(seconds)),
-    )
-
-
-def count_ops(content: bytes) -> dict[str, int]:
-    """Counts the operations of a TFLite file, those within loops too; most first."""
-    names = {
-        code: name
-        for name, code in vars(schema.BuiltinOperator).items()
-        if not name.startswith("_")
-    }
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
-    codes = [
-        (code.customCode or b"CUSTOM").decode()
-        if code.builtinCode == schema.BuiltinOperator.CUSTOM
-        else names[max(code.builtinCode, code.deprecatedBuiltinCode)]
-        for code in model.operatorCodes
-    ]
-    ops = [op for graph in model.subgraphs for op in graph.operators or ()]
-    return dict(Counter(codes[op.opcodeIndex] for op in ops).most_common())
-
-
-def _calls(model, batch_size, check):
-    """Three or more dicts of inputs to compare on."""
-    specs = input_signature(model, batch_size)
-    if check is True:
-        rng = np.random.default_rng(0)
-        return [{spec.name: _random(rng, spec) for spec in specs} for _ in range(3)]
-    if isinstance(check, dict):
-        check = [check[spec.name] for spec in specs if spec.name in check]
-    arrays = check if isinstance(check, (list, tuple)) else [check]
-    arrays = [
-        np.asarray(x, s.dtype.as_numpy_dtype)
-        for x, s in zip(arrays, specs, strict=False)
-    ]
-    rows = min(map(len, arrays), default=0)
-    if rows < batch_size or len(arrays) != len(specs):
-        raise ValueError(
-            f"`check` must hold {len(specs)} arrays of at least `batch_size` = "
-            f"{batch_size} rows; received {len(arrays)} of {rows}"
-        )
-    calls = [
-        {s.name: x[i : i + batch_size] for s, x in zip(specs, arrays, strict=True)}
-        for i in range(0, rows - batch_size + 1, batch_size)
-    ]
-    return calls * (3 if len(calls) < 3 else 1)
-
-
-def _random(rng, spec):
-    if spec.dtype.is_floating:
-        return rng.normal(size=spec.shape).astype(spec.dtype.as_numpy_dtype)
-    return rng.integers(0, 2, spec.shape).astype(spec.dtype.as_numpy_dtype)

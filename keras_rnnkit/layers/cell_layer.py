@@ -70,13 +70,9 @@ class CellLayer(RNN):
         cell = self.cell
         return bool(
             tf.config.list_logical_devices("GPU")
-            and cell.activation is keras.activations.tanh
-            and cell.recurrent_activation is keras.activations.sigmoid
-            and cell.use_bias
-            and getattr(cell, "reset_after", True)
+            and cell.is_plain
             and not (self.unroll or cell.recurrent_dropout)
             and not (cell.dropout and cell.implementation == 1)
-            and not any(getattr(cell, option) for option in cell.options)
         )
 
     def get_config(self):

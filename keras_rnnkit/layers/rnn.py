@@ -9,8 +9,17 @@ from keras import ops, tree
 
 from keras_rnnkit.arguments import check_choice, extends
 from keras_rnnkit.cells.split import SplitCell
+from keras_rnnkit.layers.forms import exported_step, form_of, run_fused
 from keras_rnnkit.layers.sequence import SequenceLayer, takes
-from keras_rnnkit.recurrence import WAYS, FastLoop, is_fast, look, run, specs_of_step
+from keras_rnnkit.recurrence import (
+    WAYS,
+    FastLoop,
+    current_stream,
+    is_fast,
+    look,
+    run,
+    specs_of_step,
+)
 
 
 @extends(keras.layers.RNN)
@@ -94,12 +103,20 @@ class RNN(SequenceLayer, keras.layers.RNN):
         return super().get_config() | {"loop": self.loop}
 
     def run(self, sequences, initial_state, mask, training):
+        states = self._first_state(sequences, initial_state)
+        if stream := current_stream():
+            names = getattr(self.cell, "state_names", range(len(tree.flatten(states))))
+            names = [f"{self.name}_{name}" for name in names]
+            flat = stream.enter(names, tree.flatten(states))
+            states = tree.pack_sequence_as(states, flat)
         last_output, outputs, states = self.inner_loop(
-            sequences, self._first_state(sequences, initial_state), mask, training
+            sequences, states, mask, training
         )
         dtype = self.compute_dtype
         states = tree.map_structure(lambda state: ops.cast(state, dtype), states)
-        if self.stateful:
+        if stream:
+            stream.leave(tree.flatten(states))
+        elif self.stateful:
             for variable, state in zip(
                 tree.flatten(self.states), tree.flatten(states), strict=True
             ):
@@ -110,7 +127,7 @@ class RNN(SequenceLayer, keras.layers.RNN):
     def _first_state(self, sequences, initial_state):
         """The states before the first step, as Keras finds them."""
         if initial_state is None:
-            if self.stateful:
+            if self.stateful and not current_stream():
                 initial_state = self.states
             else:
                 initial_state = self.get_initial_state(ops.shape(sequences)[0])
@@ -132,32 +149,36 @@ class RNN(SequenceLayer, keras.layers.RNN):
 
         Of the outputs, the one that `return_sequences` does not ask for is `None`.
         """
+        form = form_of(self, sequences, initial_state, mask)
+        if form == "fused":
+            return (*run_fused(self, sequences), initial_state)
         run_cell = self._run_any_cell
         if self._has_split_cell:
             run_cell = self._run_split_cell
-        outputs, states = run_cell(sequences, initial_state, mask, training)
+        outputs, states = run_cell(sequences, initial_state, mask, training, form)
         states = tree.pack_sequence_as(initial_state, tree.flatten(states))
         if self.return_sequences:
             return None, outputs, states
         return outputs, None, states
 
-    def _run_split_cell(self, sequences, states, mask, training):
+    def _run_split_cell(self, sequences, states, mask, training, form):
         cell = self.cell
         x = ops.cast(sequences, cell.compute_dtype)
         k, row_k, noise = self._parts(x, training)
 
         def in_ordinary_ops(x, states, k, row_k):
             k = SimpleNamespace(**k | row_k)
+            run_step = exported_step(cell.step, k)
 
             def step(x, states):
                 z, noise = x
-                output, states = cell.step(z, states, k, noise or None)
+                output, states = run_step(z, states, noise or None)
                 return ops.cast(output, self.compute_dtype), states
 
             shape = ops.shape(x)[0], cell.output_size
             zero_output = ops.zeros(shape, self.compute_dtype)
             z = cell.project(time_major(x), k)
-            return self._run(step, (z, noise), states, zero_output, mask)
+            return self._run(step, (z, noise), states, zero_output, mask, form)
 
         if self._is_to_be_fast(x.shape):
             given = x, states, k, row_k, [time_major(each) for each in noise]
@@ -179,7 +200,7 @@ class RNN(SequenceLayer, keras.layers.RNN):
                 )
         return in_ordinary_ops(x, states, k, row_k)
 
-    def _run_any_cell(self, sequences, states, mask, training):
+    def _run_any_cell(self, sequences, states, mask, training, form):
         cell, inputs = self.cell, time_major(sequences)
         kwargs = {}
         if isinstance(cell, keras.layers.Layer) and takes(cell, "training"):
@@ -195,21 +216,27 @@ class RNN(SequenceLayer, keras.layers.RNN):
             first = tf.zeros(tf.shape(inputs)[1:], inputs.dtype)
             first.set_shape(inputs.shape[1:])
             zero_output = tf.zeros_like(step(first, tree.flatten(states))[0])
-            return self._run(step, inputs, tree.flatten(states), zero_output, mask)
+            flat = tree.flatten(states)
+            return self._run(step, inputs, flat, zero_output, mask, form)
 
-    def _run(self, step, inputs, states, zero_output, mask):
+    def _run(self, step, inputs, states, output, mask, form):
         """Runs the loop in ordinary ops; inputs are time first, outputs batch first."""
+        stream = None if mask is None else current_stream()
+        if stream:  # What a mask holds at the first step is the output before.
+            (output,) = stream.enter([f"{self.name}_output"], [output])
         outputs, states = run(
             step,
             inputs,
             states,
-            zero_output,
+            output,
             mask=None if mask is None else tf.transpose(mask),
             reverse=self.go_backwards,
-            unroll=self.unroll,
+            form=form,
             return_sequences=self.return_sequences,
             zero_output_for_mask=self.zero_output_for_mask,
         )
+        if stream:
+            stream.leave([outputs[-1] if self.return_sequences else outputs])
         return time_major(outputs) if self.return_sequences else outputs, states
 
 

@@ -6,6 +6,7 @@ import keras
 from keras import tree
 
 from keras_rnnkit.layers.checks import check_call, input_spec
+from keras_rnnkit.layers.forms import check_stream
 from keras_rnnkit.recurrence import as_mask
 
 
@@ -37,6 +38,7 @@ class SequenceLayer(keras.layers.Layer):
         initial_state, mask, lengths = check_call(
             self, sequences, initial_state, mask, lengths
         )
+        check_stream(self, initial_state, lengths)
         mask = as_mask(mask, lengths, sequences)
         outputs = self.run(sequences, initial_state, mask, training)
         if lengths is not None:

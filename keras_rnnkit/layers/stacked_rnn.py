@@ -7,7 +7,7 @@ from keras import tree
 from keras_rnnkit.arguments import PACKAGE, check_probability
 from keras_rnnkit.layers.rnn import RNN
 from keras_rnnkit.layers.sequence import SequenceLayer
-from keras_rnnkit.recurrence import in_shards
+from keras_rnnkit.recurrence import current_stream, in_shards
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -229,7 +229,18 @@ class StackedRNN(SequenceLayer):
     def _add_skip(self, output, x, mask):
         if not self.residual or output.shape[-1] != x.shape[-1]:
             return output
-        return output + (x if len(output.shape) == 3 else last_step(x, mask))
+        return output + (x if len(output.shape) == 3 else self._last_step(x, mask))
+
+    def _last_step(self, x, mask):
+        """The last unmasked step; of a stream, also one of the calls before."""
+        last, stream = last_step(x, mask), current_stream()
+        if mask is None or not stream:
+            return last
+        (before,) = stream.enter([f"{self.name}_last"], [tf.zeros_like(last)])
+        any_now = tf.reduce_any(mask, axis=1, keepdims=True)
+        last = tf.where(any_now, last, before)
+        stream.leave([last])
+        return last
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object

@@ -1,21 +1,40 @@
 """The only time loop and the ways it runs; masks, lengths, reversal, unrolling."""
 
-from keras_rnnkit.recurrence.fast import FastLoop
+from keras_rnnkit.recurrence.blocks import TURN
+from keras_rnnkit.recurrence.exported import (
+    FORMS,
+    STATES,
+    Export,
+    Stream,
+    current_export,
+    current_stream,
+)
+from keras_rnnkit.recurrence.fast import FastLoop, is_known_zero
+from keras_rnnkit.recurrence.fused import OPERATION, fused_lstm
 from keras_rnnkit.recurrence.loop import run
 from keras_rnnkit.recurrence.masks import as_mask, check_lengths_within
 from keras_rnnkit.recurrence.shards import in_shards, side_by_side
 from keras_rnnkit.recurrence.step import look, specs_of_step
-from keras_rnnkit.recurrence.way import WAYS, is_fast, only_portable
+from keras_rnnkit.recurrence.way import WAYS, is_fast
 
 __all__ = [
+    "FORMS",
+    "OPERATION",
+    "STATES",
+    "TURN",
     "WAYS",
+    "Export",
     "FastLoop",
+    "Stream",
     "as_mask",
     "check_lengths_within",
+    "current_export",
+    "current_stream",
+    "fused_lstm",
     "in_shards",
     "is_fast",
+    "is_known_zero",
     "look",
-    "only_portable",
     "run",
     "side_by_side",
     "specs_of_step",

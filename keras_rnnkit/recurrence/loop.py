@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from keras_rnnkit.recurrence.blocks import run_in_blocks, write_out
+
 nest = tf.nest
 
 
@@ -15,7 +17,7 @@ def run(
     *,
     mask: tf.Tensor | None = None,
     reverse: bool = False,
-    unroll: bool = False,
+    form: str = "arrays",
     return_sequences: bool = True,
     zero_output_for_mask: bool = False,
 ):
@@ -32,7 +34,9 @@ def run(
         mask: bool `(time, batch)`, or `None`.
         reverse: run from the last step to the first. Outputs stand in the order in
             which they were computed, as in Keras.
-        unroll: write the steps out one by one; needs a static number of steps.
+        form: how the loop is written. "arrays": with arrays of tensors. "loop": without
+            them, for TFLite, and without a gradient. "unrolled": the steps one by one,
+            which needs a static number of them.
         return_sequences: also return the output of every step.
         zero_output_for_mask: return zeros in place of the output held.
 
@@ -48,8 +52,8 @@ def run(
     held = [] if mask is None else [output]
     if reverse:
         inputs = nest.map_structure(lambda x: tf.reverse(x, [0]), inputs)
-    loop = _unrolled if unroll else _while
-    return loop(step, inputs, states, output, held, return_sequences)
+    write = {"arrays": _while, "loop": run_in_blocks, "unrolled": write_out}[form]
+    return write(step, inputs, states, output, held, return_sequences)
 
 
 def _unmasked(step):
@@ -114,19 +118,3 @@ def _stack(array, size, output):
     )
     stacked.set_shape([size if isinstance(size, int) else None, *output.shape])
     return stacked
-
-
-def _unrolled(step, inputs, states, output, held, return_sequences):
-    """The steps written out one by one."""
-    steps = nest.flatten(inputs)[0].shape[0]
-    outputs = []
-    for t in range(steps):
-        x = nest.map_structure(lambda x, t=t: x[t], inputs)
-        output, states = step(x, held, states)
-        held = [output] if held else []
-        outputs.append(output)
-    if not return_sequences:
-        return output, states
-    if not outputs:
-        return tf.zeros(tf.concat([[0], tf.shape(output)], 0), output.dtype), states
-    return tf.stack(outputs), states

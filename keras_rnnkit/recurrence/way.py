@@ -1,26 +1,13 @@
 """Which way the loop runs."""
 
 import functools
-import threading
-from contextlib import contextmanager
 
 import tensorflow as tf
 
+from keras_rnnkit.recurrence.exported import current_export
+
 WAYS = "auto", "portable", "fast"
 FEW_STEPS = 4
-
-_local = threading.local()
-
-
-@contextmanager
-def only_portable():
-    """Has every loop that is traced inside run in ordinary ops: for an export."""
-    before = getattr(_local, "portable", False)
-    _local.portable = True
-    try:
-        yield
-    finally:
-        _local.portable = before
 
 
 def is_fast(loop: str, *, unroll: bool, steps: int | None, batch: int | None) -> bool:
@@ -36,7 +23,7 @@ def is_fast(loop: str, *, unroll: bool, steps: int | None, batch: int | None) ->
         loop: "auto", "portable" or "fast".
         steps, batch: `None` if they are not known yet.
     """
-    if loop == "portable" or unroll or getattr(_local, "portable", False):
+    if loop == "portable" or unroll or current_export():
         return False
     if steps == 0 or batch == 0 or "loop_body" in tf.get_current_name_scope():
         return False
