@@ -23,13 +23,15 @@ test: $(VENV)/ready    ## run the tests
 test-all: $(VENV)/ready  ## run the slow tests too
 	$(BIN)/python -m pytest -n auto -m "slow or not slow"
 
-bench: $(VENV)/ready   ## time layers and `fit` against Keras, and PyTorch if installed
+bench: $(VENV)/ready   ## time layers, `fit` and exported files against Keras and PyTorch
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/fit.py
+	$(BIN)/python benchmarks/export.py
 
 bench-quick: $(VENV)/ready  ## the same in some minutes
 	$(BIN)/python benchmarks/speed.py --quick
 	$(BIN)/python benchmarks/fit.py --quick
+	$(BIN)/python benchmarks/export.py --quick
 
 lint: $(VENV)/ready    ## check style and format
 	$(BIN)/ruff check .
