@@ -12,9 +12,9 @@ It prints, after the search:
     Training: 60 epochs on all training data
 
                   accuracy  parameters      size  difference   latency
-    model.keras     0.9865      31,113    416 kB     0.0e+00   1.94 ms
-    saved_model     0.9865      31,113    418 kB     0.0e+00   1.73 ms
-    model.tflite    0.9865      31,113    149 kB     4.8e-07   0.12 ms
+    model.keras     0.9865      31,113    416 kB     0.0e+00   0.89 ms
+    saved_model     0.9865      31,113    258 kB     1.8e-07   2.09 ms
+    model.tflite    0.9865      31,113    183 kB     2.4e-07   0.12 ms
 
     Written to saved_models/quickstart:
       confusion.png model.keras model.tflite report.json saved_model training.png

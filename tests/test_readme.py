@@ -13,8 +13,9 @@ from packaging.version import Version
 
 import keras_rnnkit as rk
 from tests.helpers import assert_close
-from tools.fill_readme import TABLES, block, result, run_example
+from tools.fill_readme import TABLES, block, example, result, run, run_example
 
+FILES = "float32", "float16", "dynamic", "int8", "streaming"
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
 
@@ -52,6 +53,27 @@ def test_the_demo_shown_is_the_one_whose_models_are_kept():
         assert row["accuracy"] >= 0.97
         assert f"{row['parameters']:,}" in line
         assert f"{row['max_difference']:.1e}" in line
+
+
+def test_the_files_for_phones_are_those_that_the_example_made():
+    shown = block(TEXT, "mobile")
+    docstring = (ROOT / "examples/export_to_mobile.py").read_text().split('"""')[1]
+    assert textwrap.indent(shown, "    ") in docstring
+    rows = re.findall(r"^(\w+) +(0\.\d+) +(\d+) kB", shown, re.MULTILINE)
+    assert [name for name, *_ in rows] == list(FILES)
+    for name, accuracy, size in rows:
+        assert float(accuracy) >= float(rows[0][1]) - 0.01
+        kept = (ROOT / f"saved_models/mobile/{name}.tflite").stat().st_size
+        assert round(kept / 1000) == int(size)
+
+
+@pytest.mark.slow
+def test_the_example_for_phones_runs(tmp_path):
+    out = run(
+        str(example("export_to_mobile")), "--quick", "--output", ".", cwd=tmp_path
+    )
+    assert {f"{name}.tflite" for name in FILES} < {x.name for x in tmp_path.iterdir()}
+    assert all(name in out for name in FILES)
 
 
 @pytest.mark.parametrize("name", TABLES)

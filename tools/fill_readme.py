@@ -14,10 +14,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
-EXAMPLE = ROOT / "examples" / "quickstart.py"
 RESULTS = ROOT / "benchmarks" / "results"
-TABLES = "speed", "fit"
-PRINTS = "It prints, after the search:\n\n"
+# The blocks that are tables: of which benchmark, and the how manieth there.
+TABLES = {
+    "speed": ("speed", 0),
+    "fit": ("fit", 0),
+    "files": ("export", 0),
+    "quantized": ("export", 1),
+    "latency": ("export", 2),
+}
+# The blocks that are what an example prints: the example, and from where on.
+EXAMPLES = {
+    "demo": ("quickstart", "Best:"),
+    "mobile": ("export_to_mobile", "Keras:"),
+}
+PRINTS = re.compile(r"It prints, after .*?:\n\n")
 
 
 def pattern(name: str) -> re.Pattern:
@@ -40,9 +51,16 @@ def fill(text: str, name: str, content: str) -> str:
 
 
 def result(name: str) -> str:
-    """The first table of a benchmark's results."""
-    text = (RESULTS / f"{name}.md").read_text()
-    return re.search(r"^\|.*?\|\n(?!\|)", text, re.DOTALL | re.MULTILINE)[0]
+    """A table of a benchmark's results, by the name of its block."""
+    benchmark, number = TABLES[name]
+    text = (RESULTS / f"{benchmark}.md").read_text()
+    tables = re.finditer(r"^\|.*?\|\n(?!\|)", text, re.DOTALL | re.MULTILINE)
+    return [match[0] for match in tables][number]
+
+
+def example(name: str) -> Path:
+    """The file of an example."""
+    return ROOT / "examples" / f"{name}.py"
 
 
 def run(*arguments: str, cwd) -> str:
@@ -68,16 +86,18 @@ def main():
     if "--results" in sys.argv[1:]:
         return
     text = fill(text, "output", run_example(text))
-    demo = run(str(EXAMPLE), cwd=ROOT)
-    shown = demo[demo.index("Best:") :]
-    README.write_text(fill(text, "demo", shown))
-    fill_docstring(EXAMPLE, shown)
+    for name, (file, first) in EXAMPLES.items():
+        printed = run(str(example(file)), cwd=ROOT)
+        shown = printed[printed.index(first) :]
+        text = fill(text, name, shown)
+        README.write_text(text)
+        fill_docstring(example(file), shown)
 
 
 def fill_docstring(path: Path, shown: str):
     """Ends the docstring of an example with what it prints."""
     head, _, rest = path.read_text().partition('"""\n\nimport ')
-    head = head[: head.index(PRINTS) + len(PRINTS)]
+    head = head[: PRINTS.search(head).end()]
     shown = textwrap.indent(shown.rstrip() + "\n", "    ")
     path.write_text(f'{head}{shown}"""\n\nimport {rest}')
 
