@@ -5,7 +5,9 @@ import re
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
+from packaging.version import Version
 
 import keras_rnnkit as rk
 from tests.helpers import randomize
@@ -31,6 +33,12 @@ def draw(rng, rows, masked=False):
     return x * (np.arange(7) < lengths)[..., None].astype("float32")
 
 
+def skip_if_too_old(quantize, masked):
+    """TensorFlow 2.20 does not convert a mask in a file of 16 bits."""
+    if masked and quantize == "int16x8" and Version(tf.__version__) < Version("2.21"):
+        pytest.skip("a mask and 16 bits need TensorFlow 2.21")
+
+
 def difference(got, expected):
     return np.abs(got - expected).max() / np.abs(expected).max()
 
@@ -39,6 +47,7 @@ def difference(got, expected):
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_quantized_file_is_close_to_keras(kind, masked, quantize, rng, tmp_path):
+    skip_if_too_old(quantize, masked)
     model, path = model_of(KINDS[kind](32), rng, masked), tmp_path / "m.tflite"
     randomize(model, rng, scale=0.25)
     data = draw(rng, 256, masked)
@@ -58,6 +67,7 @@ def test_a_quantized_file_is_close_to_keras(kind, masked, quantize, rng, tmp_pat
 
 @pytest.mark.parametrize("quantize", BOUNDS)
 def test_a_sound_model_is_within_the_default_tolerance(quantize, rng, tmp_path):
+    skip_if_too_old(quantize, masked=True)
     model = model_of(layers.GRU(32), rng)
     randomize(model, rng, scale=0.25)
     data = draw(rng, 256)
