@@ -8,6 +8,7 @@ from keras import layers
 
 import keras_rnnkit as rk
 from tests.helpers import assert_close, randomize
+from tests.test_convert import Subclassed
 
 
 def classifier():
@@ -177,15 +178,6 @@ def test_the_number_of_steps_can_be_changed(make, time_steps, lengths, rng, tmp_
     inputs = [draw(model, rng, 1, steps) for steps in lengths]
     assert_file_equals(model.call, path, inputs)
     assert_builtin(report.ops)
-
-
-class Subclassed(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.lstm = layers.LSTM(3)
-
-    def call(self, x):
-        return self.lstm(x)
 
 
 def test_a_subclassed_model_raises(rng, tmp_path):

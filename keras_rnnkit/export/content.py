@@ -60,10 +60,7 @@ class Content:
         fused = sum(ops.get(OPERATION, 0) for ops in self.ops)
         rows = [
             ("size", f"{self.size / 1024:.1f} KiB"),
-            (
-                "constants",
-                f"{self.weights / 1024:.1f} KiB",
-            ),
+            ("constants", f"{self.weights / 1024:.1f} KiB"),
             ("tensors", f"{self.tensors:,}"),
             ("fused LSTMs", f"{fused}"),
             *describe(self.signatures),

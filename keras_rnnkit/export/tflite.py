@@ -8,14 +8,19 @@ import keras
 import numpy as np
 
 from keras_rnnkit.arguments import check_choice, check_positive_integer
-from keras_rnnkit.convert import all_layers, from_keras, has_stock_layers
+from keras_rnnkit.convert import (
+    all_layers,
+    check_model,
+    from_keras,
+    has_stock_layers,
+)
 from keras_rnnkit.export.content import OPERATORS, finished, inspect_tflite
 from keras_rnnkit.export.converter import CONVERTER
 from keras_rnnkit.export.files import whole
 from keras_rnnkit.export.proof import prove
 from keras_rnnkit.export.report import ExportReport
 from keras_rnnkit.export.samples import calls_of, random_calls, samples
-from keras_rnnkit.export.saved_model import input_signature, write
+from keras_rnnkit.export.saved_model import write
 from keras_rnnkit.export.served import Streamed, Whole
 from keras_rnnkit.recurrence import FORMS, OPERATION, STATES, Export
 
@@ -93,7 +98,7 @@ def export_tflite(
             f"`quantize={quantize!r}` needs `representative_data`, inputs to measure "
             "the ranges of values on; received None"
         )
-    input_signature(model)  # raises if there is none yet
+    check_model(model)
     check_form(model, form)
     check_types(model)
     CONVERTER.start()
