@@ -145,6 +145,11 @@ def test_an_export_takes_the_place_of_an_earlier_one(rng, tmp_path):
             {"batch_size": 3, "check": np.zeros((2, 7, 3), "float32")},
             "`check` must hold 1 arrays of at least `batch_size` = 3 ",
         ),
+        (
+            lambda: model_of(rk.GRU(2), np.random),
+            {"check": False},
+            "`check` must be True or data to compare on.*False",
+        ),
     ],
 )
 def test_bad_input_raises_and_writes_nothing(make, arguments, message, tmp_path):

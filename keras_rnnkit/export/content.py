@@ -159,8 +159,6 @@ def finished(content: bytes, first: str, largest_state: float = 0.0) -> bytes:
 
     - Fused LSTMs let the cell state grow, as Keras's do; the converter has them clip it
       to -10 to 10.
-    - They keep their states to themselves; the converter takes the tensor that they
-      write to for other zeros of its shape too, such as the first states of a loop.
     - They have states of their own; the converter takes the tensor that they write to
       for any other zeros of that shape, such as the first states of a loop.
     - In 8 bits, their outputs have one scale wherever they stand, and their cell states
@@ -172,9 +170,6 @@ def finished(content: bytes, first: str, largest_state: float = 0.0) -> bytes:
         for op in graph.operators or ():
             if isinstance(op.builtinOptions, FUSED_OPTIONS):
                 op.builtinOptions.cellClip = 0.0
-                _give_states(graph, op)
-                if graph.tensors[op.outputs[0]].type == schema.TensorType.INT8:
-                    _give_scales(graph, op, largest_state)
                 _give_states(graph, op)
                 if graph.tensors[op.outputs[0]].type == schema.TensorType.INT8:
                     _give_scales(graph, op, largest_state)

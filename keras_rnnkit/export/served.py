@@ -211,10 +211,11 @@ class Streamed(Whole):
         return file.seconds(STEP, calls, **first, **file.states)
 
     def calibration(self, calls, export):
-        export = Export("arrays")
-        step = tf.function(partial(self._step, export))
+        del export  # no form of a stream needs ranges of layers
+        arrays = Export("arrays")
+        step = tf.function(partial(self._step, arrays))
         first, taken = self._reset(), []
-        with export.tracing():
+        with arrays.tracing():
             for inputs in calls:
                 states = first
                 for chunk in self._chunks(inputs):

@@ -7,14 +7,21 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_rnnkit.arguments import check_choice, check_positive_integer
 from keras_rnnkit.convert import (
     all_layers,
     check_model,
     from_keras,
     has_stock_layers,
 )
-from keras_rnnkit.export.content import OPERATORS, finished, inspect_tflite
+from keras_rnnkit.export.checks import (
+    CALIBRATED,
+    TOLERANCE,
+    check_arguments,
+    check_form,
+    check_ops,
+    check_types,
+)
+from keras_rnnkit.export.content import finished, inspect_tflite
 from keras_rnnkit.export.converter import CONVERTER
 from keras_rnnkit.export.files import whole
 from keras_rnnkit.export.proof import prove
@@ -22,12 +29,9 @@ from keras_rnnkit.export.report import ExportReport
 from keras_rnnkit.export.samples import calls_of, random_calls, samples
 from keras_rnnkit.export.saved_model import write
 from keras_rnnkit.export.served import Streamed, Whole
-from keras_rnnkit.recurrence import FORMS, OPERATION, STATES, Export
+from keras_rnnkit.recurrence import STATES, Export
 
-CALIBRATED = "int8", "int16x8"
 WORDS = 1000  # letters of what the converter says
-# How far a file may be off: see `tolerance`
-TOLERANCE = {None: 1e-5, "float16": 0.01, "dynamic": 0.1, "int8": 0.3, "int16x8": 0.1}
 
 
 def export_tflite(
@@ -87,17 +91,8 @@ def export_tflite(
             layer and the reason; a difference above `tolerance`.
         RuntimeError: TFLite's converter broke down.
     """
-    check_choice("quantize", quantize, TOLERANCE)
+    check_arguments(quantize, batch_size, time_steps, representative_data, check)
     tolerance = TOLERANCE[quantize] if tolerance is None else tolerance
-    if batch_size is not None:
-        check_positive_integer("batch_size", batch_size)
-    if time_steps not in ("model", None):
-        check_positive_integer("time_steps", time_steps)
-    if quantize in CALIBRATED and representative_data is None:
-        raise ValueError(
-            f"`quantize={quantize!r}` needs `representative_data`, inputs to measure "
-            "the ranges of values on; received None"
-        )
     check_model(model)
     check_form(model, form)
     check_types(model)
@@ -151,32 +146,6 @@ def export_tflite(
         )
 
 
-def check_form(model, form):
-    """Raises `ValueError` unless `form` is one that a loop can have, or a dict."""
-    forms = form if isinstance(form, dict) else {None: form}
-    for each in forms.values():
-        check_choice("form", each, ("auto", *FORMS))
-    names = {layer.name for layer in all_layers(model) if hasattr(layer, "cell")}
-    if unknown := set(forms) - names - {None}:
-        raise ValueError(
-            f"`form` must name recurrent layers of the model, {sorted(names)}; "
-            f"received {sorted(unknown)}"
-        )
-
-
-def check_types(model):
-    """Raises `ValueError` where TFLite has no ops for the type of a layer."""
-    for layer in all_layers(model):
-        if isinstance(layer, keras.Model):
-            continue
-        if layer.compute_dtype in ("float16", "bfloat16", "float64"):
-            raise ValueError(
-                f"`{layer.name}` must compute in float32 to be exported to TFLite; "
-                f"received {layer.compute_dtype}: build the model with the dtype "
-                "policy 'float32' and give it the weights"
-            )
-
-
 def convert(model, folder, endpoints, quantize, data) -> bytes:
     """Converts a SavedModel; an error names the layer that it comes from."""
     request = {"saved": folder, "signatures": list(endpoints), "quantize": quantize}
@@ -198,15 +167,3 @@ def convert(model, folder, endpoints, quantize, data) -> bytes:
             f"`{model.name}`: nothing was written. Its converter says: {said}"
         ) from None
     return path.read_bytes()
-
-
-def check_ops(ops: dict[str, int], export):
-    """Raises `RuntimeError` unless the file has what was asked for and no more."""
-    strange = [name for name in ops if "Flex" in name or name not in OPERATORS.values()]
-    if strange:
-        raise RuntimeError(f"the file must have builtin ops only; received {strange}")
-    fused = sum(layer["form"] == "fused" for layer in export.layers.values())
-    if ops.get(OPERATION, 0) != fused:
-        raise RuntimeError(
-            f"the file must have {fused} fused LSTMs; received {ops.get(OPERATION, 0)}"
-        )

@@ -1,0 +1,69 @@
+"""What may be asked of an export to TFLite, and what a file must hold."""
+
+import keras
+
+from keras_rnnkit.arguments import check_choice, check_positive_integer
+from keras_rnnkit.convert import all_layers
+from keras_rnnkit.export.content import OPERATORS
+from keras_rnnkit.recurrence import FORMS, OPERATION
+
+CALIBRATED = "int8", "int16x8"
+# How far a file may be off: see `tolerance` of `export_tflite`
+TOLERANCE = {None: 1e-5, "float16": 0.01, "dynamic": 0.1, "int8": 0.3, "int16x8": 0.1}
+
+
+def check_arguments(quantize, batch_size, time_steps, representative_data, check):
+    """Raises `ValueError` for arguments that no model can be exported with."""
+    check_choice("quantize", quantize, TOLERANCE)
+    if batch_size is not None:
+        check_positive_integer("batch_size", batch_size)
+    if time_steps not in ("model", None):
+        check_positive_integer("time_steps", time_steps)
+    if quantize in CALIBRATED and representative_data is None:
+        raise ValueError(
+            f"`quantize={quantize!r}` needs `representative_data`, inputs to measure "
+            "the ranges of values on; received None"
+        )
+    if check is False or check is None:
+        raise ValueError(
+            "`check` must be True or data to compare on: a file that was not compared "
+            f"is not written; received {check}"
+        )
+
+
+def check_form(model, form):
+    """Raises `ValueError` unless `form` is one that a loop can have, or a dict."""
+    forms = form if isinstance(form, dict) else {None: form}
+    for each in forms.values():
+        check_choice("form", each, ("auto", *FORMS))
+    names = {layer.name for layer in all_layers(model) if hasattr(layer, "cell")}
+    if unknown := set(forms) - names - {None}:
+        raise ValueError(
+            f"`form` must name recurrent layers of the model, {sorted(names)}; "
+            f"received {sorted(unknown)}"
+        )
+
+
+def check_types(model):
+    """Raises `ValueError` where TFLite has no ops for the type of a layer."""
+    for layer in all_layers(model):
+        if isinstance(layer, keras.Model):
+            continue
+        if layer.compute_dtype in ("float16", "bfloat16", "float64"):
+            raise ValueError(
+                f"`{layer.name}` must compute in float32 to be exported to TFLite; "
+                f"received {layer.compute_dtype}: build the model with the dtype "
+                "policy 'float32' and give it the weights"
+            )
+
+
+def check_ops(ops: dict[str, int], export):
+    """Raises `RuntimeError` unless the file has what was asked for and no more."""
+    strange = [name for name in ops if "Flex" in name or name not in OPERATORS.values()]
+    if strange:
+        raise RuntimeError(f"the file must have builtin ops only; received {strange}")
+    fused = sum(layer["form"] == "fused" for layer in export.layers.values())
+    if ops.get(OPERATION, 0) != fused:
+        raise RuntimeError(
+            f"the file must have {fused} fused LSTMs; received {ops.get(OPERATION, 0)}"
+        )
