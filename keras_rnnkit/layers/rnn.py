@@ -97,7 +97,7 @@ class RNN(SequenceLayer, keras.layers.RNN):
         """What the cell tells before the first step: `k`, `row_k` and noise."""
         batch, steps = ops.shape(x)[:2]
         k, row_k = self.cell.constants(), self.cell.row_constants(batch, training)
-        return vars(k), row_k, self.cell.noise((steps, batch), training) or []
+        return vars(k), row_k, self.cell.draw_noise((steps, batch), training) or []
 
     def get_config(self):
         return super().get_config() | {"loop": self.loop}
@@ -195,7 +195,7 @@ class RNN(SequenceLayer, keras.layers.RNN):
                     f"`loop='fast'` in `{self.name}` needs a cell whose parts compute "
                     f"from their arguments alone; received {type(cell).__name__}, "
                     "which reads variables, draws at random or has operations that XLA "
-                    "lacks: take weights from `k`, draw in `noise`, or pass "
+                    "lacks: take weights from `k`, draw in `draw_noise`, or pass "
                     "`loop='auto'`"
                 )
         return in_ordinary_ops(x, states, k, row_k)
@@ -246,6 +246,7 @@ def fast_loop(layer, specs) -> FastLoop | None:
     Another one is made when settings of the layer or of its cell have changed.
     """
     settings = {
+        "frozen": frozen_weights(layer.cell),
         "reverse": layer.go_backwards,
         "return_sequences": layer.return_sequences,
         "zero_output_for_mask": layer.zero_output_for_mask,
@@ -260,6 +261,15 @@ def fast_loop(layer, specs) -> FastLoop | None:
     loop = FastLoop(layer.cell, facts, **settings) if facts.compiles else None
     loops.append((key, loop))
     return loop
+
+
+def frozen_weights(cell) -> set[str]:
+    """The attributes of a cell that are weights which no training changes."""
+    return {
+        name
+        for name, value in vars(cell).items()
+        if isinstance(value, keras.Variable) and not value.trainable
+    }
 
 
 def is_setting(name, value) -> bool:

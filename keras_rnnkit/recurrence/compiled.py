@@ -32,14 +32,18 @@ class CompiledLoop:
     Args:
         cell: has `project`, `recur` and `pointwise`; see `cells.SplitCell`.
         facts: `Facts` of the cell.
+        frozen: names of what no gradient is wanted by, of `k`.
         reverse: run from the last step to the first. Outputs stand in the order in
             which they were computed.
         return_sequences: return the outputs of all steps, not the last.
         zero_output_for_mask: put out zeros where masked, not the output before.
     """
 
-    def __init__(self, cell, facts, *, reverse, return_sequences, zero_output_for_mask):
+    def __init__(
+        self, cell, facts, *, frozen, reverse, return_sequences, zero_output_for_mask
+    ):
         self.step = Step(cell, facts, {}, zero_output_for_mask)
+        self.frozen = frozen
         self.reverse = reverse
         self.return_sequences = return_sequences
         self.forward = tf.function(self._forward, autograph=False, jit_compile=True)
@@ -139,7 +143,7 @@ class CompiledLoop:
 
         Returns:
             Gradients by z, for `to_input`, by the first states, and by the
-            differentiable tensors of `[k, row_k]`.
+            differentiable tensors of `[k, row_k]` that are not frozen.
         """
         x, given = self._in_order([x, [noise, mask]])
         length = _length(x)
@@ -202,7 +206,8 @@ class CompiledLoop:
                 parts += step.advance(joined, before, held, *given)
             return parts
 
-        weights = [w for w in nest.flatten([k, row_k]) if differentiable(w)]
+        free = {name: w for name, w in k.items() if name not in self.frozen}
+        weights = [w for w in nest.flatten([free, row_k]) if differentiable(w)]
         d_parts = [d_joined[0], d_joined[-1], *d_after]
         return d_joined[0], d_first, gradients(all_steps, weights, d_parts)
 

@@ -16,7 +16,8 @@ class Export:
 
     Args:
         forms: "arrays", the loop in TensorFlow's ordinary ops, or for TFLite "auto", a
-            form of `FORMS`, or a dict of these by the names of layers.
+            form of `FORMS`, or a dict of these by the names of layers. None: nothing is
+            exported, and loops run as ever; for a `Stream`.
         quantized: how values are to be quantized, as in `export_tflite`, or None.
         ranges: dict of the largest absolute input of each layer, by its name, and under
             `STATES` of the largest state of all, if known.
@@ -35,6 +36,11 @@ class Export:
         self.layers = {}
         self.refusals = []
         self.ranges = {} if ranges is None else ranges
+
+    @property
+    def is_run_here(self) -> bool:
+        """Whether nothing is exported."""
+        return self.forms is None
 
     @property
     def calibrated(self) -> bool:

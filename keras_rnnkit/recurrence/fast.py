@@ -4,9 +4,11 @@ import tensorflow as tf
 
 from keras_rnnkit.recurrence.compiled import CompiledLoop
 from keras_rnnkit.recurrence.gradient import Gradients
+from keras_rnnkit.recurrence.segments import in_segments, segments_of
 from keras_rnnkit.recurrence.shards import (
     at_least,
     by_batch,
+    in_xla,
     joined,
     pad,
     shard_count,
@@ -30,10 +32,11 @@ class FastLoop:
     Args:
         cell: has `project`, `recur` and `pointwise`; see `cells.SplitCell`.
         facts: `Facts` of the cell, which has to compile.
-        reverse, return_sequences, zero_output_for_mask: as for `CompiledLoop`.
+        frozen, reverse, return_sequences, zero_output_for_mask: as for `CompiledLoop`.
     """
 
     def __init__(self, cell, facts, **settings):
+        self._cell = cell
         self._compiled = CompiledLoop(cell, facts, **settings)
         self._gradients = Gradients()
         self._graph_forward = tf.function(self._forward, autograph=False)
@@ -62,8 +65,10 @@ class FastLoop:
         if tf.executing_eagerly():  # Side by side, the shards run in a graph alone.
             forward, backward = self._graph_forward, self._graph_backward
         from_zeros = all(map(is_known_zero, states))
-        arguments = [x, list(states), k, row_k]
-        given = [noise, mask]
+        fixed = {name: k[name] for name in self._compiled.frozen if name in k}
+        free = {name: value for name, value in k.items() if name not in fixed}
+        arguments = [x, list(states), free, row_k]
+        given = [noise, mask, fixed]
         sources = [v for v in nest.flatten(arguments) if differentiable(v)]
 
         def with_sources(values):
@@ -94,12 +99,12 @@ class FastLoop:
                     )
 
                     def second(*d_gradients):
+                        def results():
+                            x, states, free, row_k = with_sources(values)
+                            return reference(x, states, free | fixed, row_k)
+
                         def of_reference():
-                            return gradients(
-                                lambda: reference(*with_sources(values)),
-                                list(values),
-                                list(d_results),
-                            )
+                            return gradients(results, list(values), list(d_results))
 
                         return gradients(of_reference, list(both), list(d_gradients))
 
@@ -119,7 +124,25 @@ class FastLoop:
         return output, last
 
     def _forward(self, arguments, given, count, save, from_zeros):
-        (x, states, k, row_k), (noise, mask) = arguments, given
+        (x, states, k, row_k), (noise, mask, fixed) = arguments, given
+        plan = None
+        if not (save or noise or mask or row_k or self._compiled.reverse or in_xla()):
+            plan = segments_of(self._cell, x, states)
+        if plan is None:
+            return self._forward_whole(arguments, given, count, save, from_zeros)
+
+        def forward(x, states, mask):
+            arguments, given = [x, states, k, row_k], [noise, mask, fixed]
+            return self._forward_whole(arguments, given, count, False, False)[:2]
+
+        sequences = self._compiled.return_sequences
+        met, *results = in_segments(forward, x, states, *plan, sequences)
+        results = tf.cond(met, lambda: results, lambda: list(forward(x, states, [])))
+        return *results, [[]] * count
+
+    def _forward_whole(self, arguments, given, count, save, from_zeros):
+        (x, states, k, row_k), (noise, mask, fixed) = arguments, given
+        k = k | fixed
         if from_zeros:  # XLA makes them itself, and knows them when it compiles.
             states = []
         steps, extra, (x, noise, mask) = self._pad_steps([x, noise, mask])
@@ -149,12 +172,12 @@ class FastLoop:
         return output, last, saved
 
     def _backward(self, arguments, given, count, saved, d_results):
-        (x, states, k, row_k), (noise, mask) = arguments, given
+        (x, states, k, row_k), (noise, mask, fixed) = arguments, given
         d_output, *d_states = d_results
         steps, extra, (x, noise, mask) = self._pad_steps([x, noise, mask])
         if extra is not None and self._compiled.return_sequences:
             d_output = pad(d_output, 1, [0, extra])
-        shared = sum(map(differentiable, nest.flatten(k)))
+        shared, k = sum(map(differentiable, nest.flatten(k))), k | fixed
 
         def run(values, d_results, saved, one_row):
             x, states, row_k, noise, mask = values

@@ -23,7 +23,8 @@ def is_fast(loop: str, *, unroll: bool, steps: int | None, batch: int | None) ->
         loop: "auto", "portable" or "fast".
         steps, batch: `None` if they are not known yet.
     """
-    if loop == "portable" or unroll or current_export():
+    export = current_export()
+    if loop == "portable" or unroll or not (export is None or export.is_run_here):
         return False
     if steps == 0 or batch == 0 or "loop_body" in tf.get_current_name_scope():
         return False
