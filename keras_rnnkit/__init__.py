@@ -9,8 +9,17 @@ if _keras.backend.backend() != "tensorflow":
         "KERAS_BACKEND=tensorflow before Keras is imported"
     )
 
-from keras_rnnkit import cells, datasets, export, layers, plots, tuning
-from keras_rnnkit.cells import GRUCell, LSTMCell, SimpleRNNCell, SplitCell
+from keras_rnnkit import (
+    cells,
+    datasets,
+    export,
+    initializers,
+    layers,
+    plots,
+    reservoir,
+    tuning,
+)
+from keras_rnnkit.cells import ESNCell, GRUCell, LSTMCell, SimpleRNNCell, SplitCell
 from keras_rnnkit.convert import from_keras, to_keras
 from keras_rnnkit.export import (
     ExportReport,
@@ -21,6 +30,7 @@ from keras_rnnkit.export import (
     inspect_tflite,
 )
 from keras_rnnkit.layers import (
+    ESN,
     GRU,
     LSTM,
     RNN,
@@ -28,17 +38,22 @@ from keras_rnnkit.layers import (
     SimpleRNN,
     StackedRNN,
 )
+from keras_rnnkit.reservoir import RLS, Readout, fit_readout, forecast
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ESN",
     "GRU",
     "LSTM",
+    "RLS",
     "RNN",
     "Bidirectional",
+    "ESNCell",
     "ExportReport",
     "GRUCell",
     "LSTMCell",
+    "Readout",
     "SimpleRNN",
     "SimpleRNNCell",
     "SplitCell",
@@ -50,10 +65,14 @@ __all__ = [
     "export",
     "export_saved_model",
     "export_tflite",
+    "fit_readout",
+    "forecast",
     "from_keras",
+    "initializers",
     "inspect_tflite",
     "layers",
     "plots",
+    "reservoir",
     "to_keras",
     "tuning",
 ]

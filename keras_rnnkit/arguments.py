@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 import numbers
 from collections.abc import Iterable
 
@@ -16,23 +17,21 @@ def options_of(cls: type) -> dict[str, inspect.Parameter]:
     return {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
 
 
-def extends(stock: type, *options_from: type):
+def extends(stock: type | None, *options_from: type):
     """Registers a class that takes the arguments of `stock`, and options of its own.
 
-    The signature is read from `stock.__init__` and from the keyword-only arguments of
-    the constructors of `options_from` (default: the class's own), so no list of
-    arguments is written a second time. The class keeps it as `signature`, and the
-    options' names as `options`.
+    The signature is read from `stock.__init__`, or without `stock` from the class's
+    own, and from the keyword-only arguments of the constructors of `options_from` and
+    of the class, so no list of arguments is written a second time. The class keeps it
+    as `signature`, and the options' names as `options`.
     """
 
     def decorate(cls: type) -> type:
-        inherited = [
-            parameter
-            for parameter in inspect.signature(stock.__init__).parameters.values()
-            if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
-        ]
+        given = inspect.signature((stock or cls).__init__).parameters.values()
+        inherited = [p for p in given if p.kind is p.POSITIONAL_OR_KEYWORD]
+        own = (cls,) if "__init__" in vars(cls) else ()
         options = {}
-        for source in options_from or (cls,):
+        for source in (*options_from, *own):
             options |= options_of(source)
         rest = inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD)
         original = cls.__init__
@@ -54,6 +53,34 @@ def check_positive_integer(name: str, value) -> None:
     """Raises `ValueError` unless `value` is an integer of at least 1."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(f"`{name}` must be a positive integer; received {value!r}")
+
+
+def check_count(name: str, value) -> None:
+    """Raises `ValueError` unless `value` is an integer of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
+        raise ValueError(f"`{name}` must be an integer >= 0; received {value!r}")
+
+
+def check_share(name: str, value) -> None:
+    """Raises `ValueError` unless `value` is a number in (0, 1]."""
+    if not is_number(value) or not 0 < value <= 1:
+        raise ValueError(f"`{name}` must lie in (0, 1]; received {value!r}")
+
+
+def check_at_least(name: str, value, least) -> None:
+    """Raises `ValueError` unless `value` is a finite number of at least `least`."""
+    if not is_number(value) or not least <= value < math.inf:
+        raise ValueError(f"`{name}` must be >= {least}; received {value!r}")
+
+
+def check_positive(name, value):
+    """Raises `ValueError` unless `value` is a finite number above 0."""
+    if not is_number(value) or not 0 < value < math.inf:
+        raise ValueError(f"`{name}` must be > 0; received {value!r}")
+
+
+def is_number(value) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def check_probability(name: str, value) -> None:

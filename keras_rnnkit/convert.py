@@ -1,6 +1,7 @@
 """Models of stock Keras made into models of this package, and back."""
 
 import keras
+import tensorflow as tf
 
 from keras_rnnkit import cells, layers
 from keras_rnnkit.arguments import PACKAGE
@@ -105,6 +106,20 @@ def _copy_trainable(old, new):
 def all_layers(layer) -> list:
     """A layer and all within it, for which Keras has no public name."""
     return layer._flatten_layers()
+
+
+def call_any_steps(model, inputs, training=False):
+    """Calls a model, with another number of steps than its inputs say too.
+
+    Args:
+        inputs: in the structure of the model's inputs.
+    """
+    fits = all(
+        tf.TensorShape(x.shape).is_compatible_with(given.shape)
+        for x, given in zip(model.inputs, keras.tree.flatten(inputs), strict=True)
+    )
+    # `__call__` would refuse them.
+    return (model if fits else model.call)(inputs, training=training)
 
 
 def has_stock_layers(model) -> bool:

@@ -156,7 +156,7 @@ class ZoneoutCell(GatedCell):
                 f"state; received {self.zoneout!r}"
             )
 
-    def noise(self, shape, training=False):
+    def draw_noise(self, shape, training=False):
         """Zeros and ones: 1 where a unit keeps its state."""
         if not training or not any(self.zoneout_rates):
             return None

@@ -35,12 +35,20 @@ class SplitCell(keras.layers.Layer):
     def constants(self) -> SimpleNamespace:
         """Returns what stays the same through a sequence and for all rows of a batch.
 
-        Here: every weight or tensor that is an attribute of the cell, by its name, in
-        the compute dtype.
+        Here: every weight or tensor that is an attribute of the cell, by its name,
+        floats in the compute dtype.
         """
+
+        def constant(value):
+            if keras.backend.is_float_dtype(
+                keras.backend.standardize_dtype(value.dtype)
+            ):
+                value = ops.cast(value, self.compute_dtype)
+            return tf.convert_to_tensor(value)
+
         return SimpleNamespace(
             **{
-                name: tf.convert_to_tensor(ops.cast(value, self.compute_dtype))
+                name: constant(value)
                 for name, value in vars(self).items()
                 if isinstance(value, keras.Variable) or ops.is_tensor(value)
             }
@@ -60,7 +68,7 @@ class SplitCell(keras.layers.Layer):
         del batch_size, training
         return {}
 
-    def noise(self, shape, training=False):
+    def draw_noise(self, shape, training=False):
         """Returns what a step needs drawn anew: a list of tensors, or `None`.
 
         Args:
@@ -90,7 +98,7 @@ class SplitCell(keras.layers.Layer):
         nested = isinstance(states, (list, tuple))
         states = list(states) if nested else [states]
         k = self.step_constants(inputs, states, training)
-        noise = self.noise((ops.shape(inputs)[0],), training)
+        noise = self.draw_noise((ops.shape(inputs)[0],), training)
         output, states = self.step(self.project(inputs, k), states, k, noise)
         return output, states if nested else states[0]
 

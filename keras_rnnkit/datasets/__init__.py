@@ -1,5 +1,6 @@
-"""Small loaders of real data."""
+"""Small loaders of real data, and the series that reservoirs are measured on."""
 
 from keras_rnnkit.datasets.japanese_vowels import Sequences, japanese_vowels
+from keras_rnnkit.datasets.series import mackey_glass, narma, santa_fe
 
-__all__ = ["Sequences", "japanese_vowels"]
+__all__ = ["Sequences", "japanese_vowels", "mackey_glass", "narma", "santa_fe"]

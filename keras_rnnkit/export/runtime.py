@@ -7,7 +7,7 @@ from statistics import median
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from keras_rnnkit.export.saved_model import RESET, SIGNATURE, STEP
+from keras_rnnkit.export.saved_model import FORECAST, RESET, SIGNATURE, STEP
 
 
 class File:
@@ -16,7 +16,7 @@ class File:
     Values of quantized files are taken and returned as float.
     """
 
-    def __init__(self, source, signature, instead):
+    def __init__(self, source, names, instead):
         if not isinstance(source, bytes):
             source = Path(source).read_bytes()
         self._content = source
@@ -25,15 +25,17 @@ class File:
         except ValueError as error:
             raise ValueError(f"the file must be a TFLite file; {error}") from error
         signatures = self._interpreter.get_signature_list()
-        if signature not in signatures:
+        signature = next((name for name in names if name in signatures), None)
+        if signature is None:
             raise ValueError(
-                f"the file must have a signature `{signature}`; received "
+                f"the file must have a signature `{names[0]}`; received "
                 f"{sorted(signatures)}{instead if STEP in signatures else ''}"
             )
         self._interpreter.allocate_tensors()
         self._runners = {
             name: self._interpreter.get_signature_runner(name) for name in signatures
         }
+        self._signature = signature
         self._inputs = self._runners[signature].get_input_details()
 
     def run(self, signature, **inputs) -> dict[str, np.ndarray]:
@@ -88,14 +90,14 @@ class TFLiteModel(File):
     """
 
     def __init__(self, source):
-        super().__init__(source, SIGNATURE, ": `rk.StreamingModel` runs it")
+        super().__init__(source, (SIGNATURE, FORECAST), ": `rk.StreamingModel` runs it")
         self.input_names = list(self._inputs)
         rows = [int(d["shape_signature"][0]) for d in self._inputs.values()]
         self.batch_size = None if rows[0] == -1 else rows[0]
 
     def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Runs one batch; inputs and outputs by name."""
-        return self.run(SIGNATURE, **inputs)
+        return self.run(self._signature, **inputs)
 
     def predict(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Runs any number of rows, `batch_size` at a time."""
@@ -128,7 +130,7 @@ class StreamingModel(File):
     """
 
     def __init__(self, source):
-        super().__init__(source, STEP, "")
+        super().__init__(source, (STEP,), "")
         self.reset()
 
     @property

@@ -5,16 +5,24 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from keras_rnnkit.convert import all_layers, check_model
+from keras_rnnkit.arguments import check_positive_integer
+from keras_rnnkit.convert import all_layers, call_any_steps, check_model
 from keras_rnnkit.export.files import whole
 from keras_rnnkit.recurrence import Export
+from keras_rnnkit.reservoir.forecast import check_closed, closed_loop
 
 SIGNATURE = "serving_default"
 STEP, RESET = "step", "reset"
+FORECAST = "forecast"
 
 
 def export_saved_model(
-    model: keras.Model, path, *, batch_size=None, time_steps="model"
+    model: keras.Model,
+    path,
+    *,
+    batch_size=None,
+    time_steps="model",
+    forecast: int | None = None,
 ) -> Path:
     """Writes the model's inference as a SavedModel.
 
@@ -29,6 +37,8 @@ def export_saved_model(
         batch_size: int, or None for any; a stateful model has its own.
         time_steps: "model" for what the model's inputs say, int, or None for any: the
             second axis of those inputs that are sequences.
+        forecast: int, write a signature `forecast` beside: it takes `warmup` and, if
+            there are any, `inputs` as `rk.forecast` does and returns as many steps.
 
     Returns:
         `path`.
@@ -56,9 +66,36 @@ def export_saved_model(
     endpoints = {STEP: (step, specs), RESET: (reset, [])}
     if not stateful:
         endpoints = {SIGNATURE: (step, specs)}
+    if forecast is not None:
+        endpoints |= forecast_endpoint(model, forecast, batch_size)
     with whole(path) as folder:
         write(folder, endpoints, Export("arrays"))
     return Path(path)
+
+
+def forecast_endpoint(model, steps, batch_size, warmup=None, form="arrays") -> dict:
+    """The signature of a closed loop, `(function, specs)` by its name.
+
+    Args:
+        steps: int, how many are forecast.
+        batch_size, warmup: int, the rows and steps that it takes, or None for any.
+        form: of the loop; see `recurrence.run`.
+    """
+    check_positive_integer("forecast", steps)
+    outside = check_closed(model)
+    of_model = model.inputs[0]
+    sizes = {"warmup": (warmup, of_model.shape[-1])}
+    if outside and steps > 1:
+        sizes["inputs"] = (steps - 1, outside)
+    specs = [
+        tf.TensorSpec((batch_size, *size), of_model.dtype, name)
+        for name, size in sizes.items()
+    ]
+
+    def run(warmup, inputs=None):
+        return {"output_0": closed_loop(model, warmup, steps, inputs, form)}
+
+    return {FORECAST: (run, specs)}
 
 
 def is_stateful(layer) -> bool:
@@ -97,12 +134,7 @@ def serve(model, **inputs) -> dict:
     sequential = isinstance(model, keras.Sequential)
     structure = model.inputs[0] if sequential else model.input
     packed = keras.tree.pack_sequence_as(structure, flat)
-    fits = all(
-        spec.shape.is_compatible_with(x.shape)
-        for spec, x in zip(specs, flat, strict=True)
-    )
-    # `__call__` would refuse another number of steps than the model's inputs say.
-    outputs = (model if fits else model.call)(packed, training=False)
+    outputs = call_any_steps(model, packed)
     if isinstance(outputs, dict):
         return outputs
     flat = keras.tree.flatten(outputs)

@@ -8,9 +8,11 @@ import tensorflow as tf
 from keras_rnnkit.convert import all_layers
 from keras_rnnkit.export.runtime import StreamingModel, TFLiteModel
 from keras_rnnkit.export.saved_model import (
+    FORECAST,
     RESET,
     SIGNATURE,
     STEP,
+    forecast_endpoint,
     input_signature,
     is_stateful,
     serve,
@@ -87,6 +89,52 @@ class Whole:
         with Export("arrays", ranges=export.ranges).tracing():
             serve(self.model, **rows)
         return calls
+
+
+class Forecast(Whole):
+    """A call takes sequences so far, and returns the steps that a model forecasts.
+
+    Args:
+        steps: int, how many.
+    """
+
+    hint = " (a closed loop may let differences grow: forecast fewer steps)"
+
+    def __init__(self, model, batch_size, time_steps, calibrated, steps):
+        if calibrated:
+            raise ValueError(
+                "`forecast` needs a loop, which TFLite cannot quantize to integers: "
+                "take 'dynamic' or 'float16'"
+            )
+        self.model = model
+        self._arguments = model, steps, batch_size
+        self._warmup = None if time_steps == "model" else time_steps
+        endpoint = forecast_endpoint(*self._arguments, self._warmup)
+        ((run, self.specs),) = endpoint.values()
+
+        def run_here(**inputs):
+            with Export("arrays").tracing():
+                return run(**inputs)
+
+        self._run = tf.function(run_here)
+
+    def endpoints(self, export):
+        endpoint = forecast_endpoint(*self._arguments, self._warmup, form="loop")
+        ((name, (run, specs)),) = endpoint.items()
+        layers = {layer.name for layer in all_layers(self.model)}
+
+        def begin_and_run(**inputs):
+            export.begin()
+            outputs = run(**inputs)
+            # Each layer once, as the warm-up has it: the loop repeats it step by step.
+            for again in set(export.layers) - layers:
+                del export.layers[again]
+            return outputs
+
+        return {name: (begin_and_run, specs)}
+
+    def seconds(self, file, inputs, calls):
+        return file.seconds(FORECAST, calls, **inputs)
 
 
 class Streamed(Whole):

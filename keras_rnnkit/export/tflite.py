@@ -28,7 +28,7 @@ from keras_rnnkit.export.proof import prove
 from keras_rnnkit.export.report import ExportReport
 from keras_rnnkit.export.samples import calls_of, random_calls, samples
 from keras_rnnkit.export.saved_model import write
-from keras_rnnkit.export.served import Streamed, Whole
+from keras_rnnkit.export.served import Forecast, Streamed, Whole
 from keras_rnnkit.recurrence import STATES, Export
 
 WORDS = 1000  # letters of what the converter says
@@ -44,6 +44,7 @@ def export_tflite(
     representative_data=None,
     form="auto",
     streaming: bool = False,
+    forecast: int | None = None,
     check=True,
     tolerance: float | None = None,
 ) -> ExportReport:
@@ -73,6 +74,9 @@ def export_tflite(
         streaming: write a file for `StreamingModel`, with two signatures: `step` takes
             some steps and the states by name and returns the outputs and the states,
             `reset` returns the states to begin with.
+        forecast: int, write a file that continues sequences by so many steps, with one
+            signature, `forecast`; see `rk.forecast`. `time_steps` are those of
+            `warmup`, and "model" stands for any number.
         check: the data to compare on: an array, or a list of one for each input, or a
             dict of them by name, whose rows are taken `batch_size` at a time. True for
             `representative_data` or else random data, of several sizes where the file
@@ -92,6 +96,11 @@ def export_tflite(
         RuntimeError: TFLite's converter broke down.
     """
     check_arguments(quantize, batch_size, time_steps, representative_data, check)
+    if streaming and forecast is not None:
+        raise ValueError(
+            "a file must either stream or forecast; received `streaming=True` and "
+            f"`forecast={forecast}`"
+        )
     tolerance = TOLERANCE[quantize] if tolerance is None else tolerance
     check_model(model)
     check_form(model, form)
@@ -99,8 +108,11 @@ def export_tflite(
     CONVERTER.start()
     if has_stock_layers(model):
         model = from_keras(model)
-    kind = Streamed if streaming else Whole
-    served = kind(model, batch_size, time_steps, quantize in CALIBRATED)
+    arguments = model, batch_size, time_steps, quantize in CALIBRATED
+    if forecast is not None:
+        served = Forecast(*arguments, forecast)
+    else:
+        served = (Streamed if streaming else Whole)(*arguments)
     if quantize == "int16x8" and not all(s.dtype.is_floating for s in served.specs):
         raise ValueError(
             "`quantize='int16x8'` needs inputs of floats; received "

@@ -15,8 +15,8 @@ def from_cell(name: str) -> property:
 class CellLayer(RNN):
     """A layer that takes the arguments of its cell beside those of `RNN`.
 
-    A layer subclasses this class and its namesake in `keras.layers`, in that order, and
-    states `cell_class` and `cell_name`.
+    A layer subclasses this class and its namesake in `keras.layers`, if it has one, in
+    that order, and states `cell_class` and `cell_name`.
     """
 
     cell_class: type
@@ -76,8 +76,8 @@ class CellLayer(RNN):
         )
 
     def get_config(self):
-        config = super().get_config() | {"seed": self.cell.seed}
-        config |= {name: getattr(self.cell, name) for name in self.cell.options}
+        config, of_cell = super().get_config(), self.cell.get_config()
+        config |= {name: of_cell[name] for name in ("seed", *self.cell.options)}
         if hasattr(self, "use_cudnn"):
             config["use_cudnn"] = self.use_cudnn
         if hasattr(self.cell, "implementation"):

@@ -5,11 +5,11 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from keras_rnnkit.cells import GRUCell, LSTMCell, SimpleRNNCell
+from keras_rnnkit.cells import ESNCell, GRUCell, LSTMCell, SimpleRNNCell
 from keras_rnnkit.recurrence import check_lengths_within
 
 KERNEL_CELLS = (
-    *(SimpleRNNCell, LSTMCell, GRUCell),
+    *(SimpleRNNCell, LSTMCell, GRUCell, ESNCell),
     *(keras.layers.SimpleRNNCell, keras.layers.LSTMCell, keras.layers.GRUCell),
 )
 

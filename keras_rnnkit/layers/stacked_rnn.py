@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from keras import tree
 
-from keras_rnnkit.arguments import PACKAGE, check_probability
+from keras_rnnkit.arguments import PACKAGE, check_choice, check_probability
 from keras_rnnkit.layers.rnn import RNN
 from keras_rnnkit.layers.sequence import SequenceLayer
 from keras_rnnkit.recurrence import current_stream, in_shards
@@ -25,6 +25,8 @@ class StackedRNN(SequenceLayer):
             With `return_sequences=False` the last layer's input is taken at the last
             unmasked step.
         dropout: float in [0, 1), default 0, between the layers.
+        outputs: "last", or "all" to return the outputs of all layers side by side, as a
+            readout of a deep echo state network sees them (Gallicchio et al. 2017).
         return_sequences: bool, default False: the last layer's whole sequence.
         return_state: bool, default False: also the states of all layers, in order.
         go_backwards: bool, default False: run over the reversed sequence.
@@ -46,6 +48,7 @@ class StackedRNN(SequenceLayer):
         *,
         residual=False,
         dropout=0.0,
+        outputs="last",
         return_sequences=False,
         return_state=False,
         go_backwards=False,
@@ -59,8 +62,10 @@ class StackedRNN(SequenceLayer):
         self.layers = list(layers)
         self._check_layers(residual and not return_sequences)
         check_probability("dropout", dropout)
+        check_choice("outputs", outputs, ("last", "all"))
         self.residual = residual
         self.dropout = dropout
+        self.outputs = outputs
         self.go_backwards = go_backwards
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -71,7 +76,7 @@ class StackedRNN(SequenceLayer):
         self.return_state = return_state
         self.stateful = stateful
 
-    def _check_layers(self, last_step_is_added):
+    def _check_layers(self, last_step_is_taken):
         if len({id(layer) for layer in self.layers}) < len(self.layers):
             raise ValueError(
                 "`layers` must be different layers; received "
@@ -93,7 +98,7 @@ class StackedRNN(SequenceLayer):
                     f"{subject} must return one sequence; received {layer.name} with "
                     "`merge_mode=None`"
                 )
-        if last_step_is_added and hasattr(self.layers[-1], "backward_layer"):
+        if last_step_is_taken and hasattr(self.layers[-1], "backward_layer"):
             raise ValueError(
                 "`residual=True` above a bidirectional layer needs "
                 "`return_sequences=True`: its two directions end at different steps"
@@ -166,11 +171,14 @@ class StackedRNN(SequenceLayer):
             sequences_shape = (*sequences_shape[:2], above)
 
     def compute_output_shape(self, sequences_shape, initial_state_shape=None):
-        states = []
+        states, widths = [], []
         for layer in self.layers:
             if self.return_state:
                 states += layer.compute_output_shape(sequences_shape)[1:]
             sequences_shape = output_shape(layer, sequences_shape)
+            widths.append(sequences_shape[-1])
+        if self.outputs == "all":
+            sequences_shape = (*sequences_shape[:-1], sum(widths))
         return (sequences_shape, *states) if self.return_state else sequences_shape
 
     def compute_mask(self, _, mask):
@@ -200,6 +208,8 @@ class StackedRNN(SequenceLayer):
         shape = sequences.shape
         if shape[1] is None or not tf.is_symbolic_tensor(sequences):
             return False
+        if current_stream():
+            return False
         for layer in self.layers:
             if not isinstance(layer, RNN) or type(layer).call is not RNN.call:
                 return False
@@ -211,7 +221,7 @@ class StackedRNN(SequenceLayer):
         return True
 
     def _run_layers(self, x, initial_state, mask, training=False):
-        states = []
+        states, outputs = [], []
         for number, layer in enumerate(self.layers):
             if number and training and self.dropout:
                 x = keras.random.dropout(x, self.dropout, seed=self.seed_generator)
@@ -224,6 +234,11 @@ class StackedRNN(SequenceLayer):
                 output, *own = output
                 states += own
             x = self._add_skip(output, x, mask)
+            outputs.append(x)
+        if self.outputs == "all":
+            if not self.return_sequences:
+                outputs[:-1] = [self._last_step(y, mask) for y in outputs[:-1]]
+            x = tf.concat(outputs, axis=-1)
         return (x, *states) if self.return_state else x
 
     def _add_skip(self, output, x, mask):
@@ -248,6 +263,7 @@ class StackedRNN(SequenceLayer):
             "layers": [serialize(layer) for layer in self.layers],
             "residual": self.residual,
             "dropout": self.dropout,
+            "outputs": self.outputs,
             "return_sequences": self.return_sequences,
             "return_state": self.return_state,
             "go_backwards": self.go_backwards,
