@@ -27,11 +27,13 @@ bench: $(VENV)/ready   ## time layers, `fit` and exported files against Keras an
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/fit.py
 	$(BIN)/python benchmarks/export.py
+	$(BIN)/python benchmarks/reservoir.py
 
 bench-quick: $(VENV)/ready  ## the same in some minutes
 	$(BIN)/python benchmarks/speed.py --quick
 	$(BIN)/python benchmarks/fit.py --quick
 	$(BIN)/python benchmarks/export.py --quick
+	$(BIN)/python benchmarks/reservoir.py --quick
 
 lint: $(VENV)/ready    ## check style and format
 	$(BIN)/ruff check .

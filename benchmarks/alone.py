@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import time
+from functools import partial
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -61,6 +62,54 @@ def memory(contestant: str, case: list, seed: int) -> dict[str, float]:
     return {"whole": peak() / 1e6, "raised": (peak() - before) / 1e6}
 
 
+def sparse_reservoir(seed: int) -> dict:
+    """5,000 sparse units over 10,000 steps."""
+    import keras
+    import numpy as np
+
+    import keras_rnnkit as rk
+
+    before, steps = peak(), 10_000
+    layer = rk.ESN(5000, connectivity=0.01, seed=seed)
+    model = keras.Sequential([keras.Input((steps, 1)), layer])
+    x = np.random.default_rng(seed).normal(size=(1, steps, 1)).astype("float32")
+    seconds = min(timed(lambda: model.predict_on_batch(x)) for _ in range(2))
+    return of_reservoir("5,000 sparse units, 10,000 steps", before, seconds, steps)
+
+
+def long_reservoir(seed: int) -> dict:
+    """A million steps through `fit_readout`; and the speed of a short run beside it."""
+    import keras
+    import numpy as np
+
+    import keras_rnnkit as rk
+
+    before, steps, short = peak(), 1_000_000, 10_000
+    layers = [keras.Input((None, 1)), rk.ESN(200, seed=seed), keras.layers.Dense(1)]
+    model = keras.Sequential(layers)
+    x = np.random.default_rng(seed).normal(size=(1, steps + 1, 1)).astype("float32")
+    fit = partial(rk.fit_readout, model, washout=100, verbose=0)
+    brief = min(timed(lambda: fit(x[:, :short], x[:, 1 : short + 1])) for _ in range(5))
+    seconds = timed(lambda: fit(x[:, :-1], x[:, 1:]))
+    found = of_reservoir("fit of 200 units, a million steps", before, seconds, steps)
+    return found | {"share_of_short": brief / short * steps / seconds}
+
+
+def of_reservoir(what, before, seconds, steps) -> dict:
+    return {
+        "what": what,
+        "whole": peak() / 1e6,
+        "raised": (peak() - before) / 1e6,
+        "us_per_step": 1e6 * seconds / steps,
+    }
+
+
+def timed(call) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
 def peak() -> int:
     """The most bytes that the process has had in memory.
 
@@ -75,7 +124,12 @@ def peak() -> int:
         return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-DONE = {"first step": first_step, "memory": memory}
+DONE = {
+    "first step": first_step,
+    "memory": memory,
+    "sparse reservoir": sparse_reservoir,
+    "long reservoir": long_reservoir,
+}
 
 if __name__ == "__main__":
     task, *arguments = json.loads(sys.argv[1])

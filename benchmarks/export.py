@@ -47,6 +47,7 @@ LAYERS = {
         UNITS, peephole=True, projection_units=UNITS, layer_norm=True, zoneout=0.1
     ),
     "Bidirectional LSTM": lambda: rk.Bidirectional(rk.LSTM(UNITS)),
+    "ESN": lambda: rk.ESN(UNITS, return_sequences=False, seed=0),
     "StackedRNN": lambda: rk.StackedRNN([rk.LSTM(UNITS), rk.GRU(UNITS)]),
     "LSTM with mask": lambda: rk.LSTM(UNITS),
 }
@@ -55,6 +56,7 @@ SPEAKERS = {
     "LSTM": lambda: rk.LSTM(64),
     "GRU": lambda: rk.GRU(64),
     "Bidirectional LSTM": lambda: rk.Bidirectional(rk.LSTM(32)),
+    "ESN": lambda: rk.ESN(100, leak_rate=0.5, return_sequences=False, seed=0),
 }
 CALLS = 20  # of a file in one timing
 

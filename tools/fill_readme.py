@@ -22,13 +22,19 @@ TABLES = {
     "files": ("export", 0),
     "quantized": ("export", 1),
     "latency": ("export", 2),
+    "scores": ("reservoir", 0),
+    "reservoirs": ("reservoir", 1),
+    "memory": ("reservoir", 2),
 }
 # The blocks that are what an example prints: the example, and from where on.
 EXAMPLES = {
     "demo": ("quickstart", "Best:"),
     "mobile": ("export_to_mobile", "Keras:"),
+    "mackey glass": ("mackey_glass", "units"),
+    "santa fe": ("santa_fe", "units"),
+    "vowels": ("japanese_vowels_esn", "reservoir 0"),
 }
-PRINTS = re.compile(r"It prints, after .*?:\n\n")
+PRINTS = re.compile(r"It prints.*?:\n\n")
 
 
 def pattern(name: str) -> re.Pattern:
