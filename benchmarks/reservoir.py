@@ -5,10 +5,10 @@
 - Scores: mean over ten seeds, of the matrices and of the data that are drawn.
 - Time of states and of a fit, in turns with ReservoirPy: float64 there, float32 here;
   10,000 steps, a batch of 1, connectivity 0.1.
-  here. 10,000 steps, a batch of 1, connectivity 0.1.
+- Memory of 5,000 sparse units, and of a million steps, in processes of their own.
 
-Writes reservoir.md and reservoir.json, or reservoir-quick.*; a run that was stopped goes
-on where it was.
+Writes reservoir.md and reservoir.json, or reservoir-quick.*; a run that was stopped
+goes on where it was.
 """
 
 import json

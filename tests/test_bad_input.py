@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from keras_rnnkit import (
+    ESN,
     GRU,
     LSTM,
     RNN,
@@ -83,6 +84,10 @@ WRAPPERS = {
     "stack of a layer that returns two": (
         lambda: StackedRNN([Bidirectional(LSTM(3), merge_mode=None, name="mine")]),
         r"`layers\[0\]` must return one sequence; received mine",
+    ),
+    "stack of other outputs": (
+        lambda: StackedRNN([LSTM(3)], outputs="first"),
+        "`outputs` must be one of 'last', 'all'; received 'first'",
     ),
     "stack that adds the last step of two directions": (
         lambda: StackedRNN([LSTM(6), Bidirectional(LSTM(3))], residual=True),
@@ -396,6 +401,7 @@ SMALL = {
         [GRU, UNITS],
         OPTIONS | {"reset_after": False},
     ),
+    "ESN": (on_stock_loop, [ESN, UNITS], {"leak_rate": 0.3}),
     "RNN of two cells": (
         lambda **flags: on_stock_loop(RNN, [LSTMCell(UNITS), GRUCell(UNITS)], **flags),
         [],

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_rnnkit import GRU, LSTM, Bidirectional, SimpleRNN, StackedRNN
+from keras_rnnkit import ESN, GRU, LSTM, Bidirectional, SimpleRNN, StackedRNN
 from tests.helpers import TOLERANCE, assert_close, randomize
 
 BATCH, STEPS, FEATURES, UNITS = 5, 6, 3, 4
@@ -115,7 +115,14 @@ def textbook_gru(w, p, x, h):
     return [(1 - z) * h + z * candidate]
 
 
-STEP = {SimpleRNN: simple_rnn, LSTM: lstm, GRU: gru}
+def esn(w, p, x, h):
+    phi, _ = functions(p)
+    rate = p.get("leak_rate", 1)
+    new = phi(x @ w["kernel"] + h @ w["recurrent_kernel"] + w.get("bias", 0))
+    return [(1 - rate) * h + rate * new]
+
+
+STEP = {SimpleRNN: simple_rnn, LSTM: lstm, GRU: gru, ESN: esn}
 
 
 # The loop over one layer, and what is made of such loops
@@ -164,6 +171,7 @@ ALL_LSTM = {
     "zoneout": (0.1, 0.3),
 }
 CASES = {
+    "ESN": (ESN, {"leak_rate": 0.3, "bias_scaling": 1.0}),
     "SimpleRNN": (SimpleRNN, {}),
     "SimpleRNN without bias": (SimpleRNN, {"use_bias": False}),
     "SimpleRNN softsign": (SimpleRNN, {"activation": "softsign"}),

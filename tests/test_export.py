@@ -24,6 +24,7 @@ LAYERS = {
     "StackedRNN": lambda: rk.StackedRNN(
         [rk.Bidirectional(rk.GRU(3)), rk.LSTM(6)], residual=True, dropout=0.1
     ),
+    "ESN": lambda: rk.ESN(5, leak_rate=0.4, bias_scaling=1.0),
     "RNN of cells": lambda: rk.RNN([rk.GRUCell(4), rk.LSTMCell(3)]),
 }
 

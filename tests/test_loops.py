@@ -35,7 +35,7 @@ class Mine(rk.cells.SimpleRNNCell):
     def row_constants(self, rows, training=False):
         return {"row": tf.cast(tf.tile(self.bias[None], [rows, 1]), self.compute_dtype)}
 
-    def noise(self, shape, training=False):
+    def draw_noise(self, shape, training=False):
         return [tf.ones([*shape, 4], self.compute_dtype) / 2] if training else None
 
     def project(self, inputs, k):
@@ -70,7 +70,7 @@ STEPS = {
     "Draws": lambda self, z, r, k, _: z + r + 0 * tf.random.normal([4]),
     "Bessel": lambda self, z, r, k, _: tf.math.special.bessel_j0(z + r),  # not in XLA
 }
-KINDS = [*LAYERS, *STEPS][:-3]
+KINDS = [*[*LAYERS, *STEPS][:-3], rk.ESNCell]
 
 
 def make(kind, loop, dtype="float32", **flags):
@@ -222,6 +222,31 @@ def test_derivatives_of_other_kinds_are_equal(way, rng):
     layers, x = pair("GRU", (3, 4, 2), rng), tf.random.normal((3, 4, 2))
     run = derived if way in ("twice", "pfor") else tf.function(derived)
     assert_close(*(run(layer, x) for layer in layers))
+
+
+@pytest.mark.parametrize(
+    ("kind", "frozen"),
+    [("LSTM", ["kernel", "recurrent_kernel", "bias"]), ("GRU-before", ["kernel"])],
+)
+def test_frozen_weights_get_no_gradient_and_change_no_other(kind, frozen):
+    layer, x = make(kind, "fast"), tf.random.normal((3, 6, 2))
+    layer.build(x.shape)
+
+    def slopes(x):
+        sources = [x, *(w.value for w in layer.weights)]
+        with tf.GradientTape() as tape:
+            tape.watch(sources)
+            loss = tf.reduce_sum(layer(x, training=True) ** 2)
+        return tape.gradient(loss, sources, unconnected_gradients="zero")
+
+    of_input, *free = tf.function(slopes)(x)
+    assert all(map(np.any, [of_input, *free]))
+    layer.trainable = len(frozen) < 3
+    for name in frozen:
+        getattr(layer.cell, name).trainable = False
+    names = [w.name for w in layer.weights]
+    kept = [d * (name not in frozen) for name, d in zip(names, free, strict=True)]
+    assert_close(tf.function(slopes)(x), [of_input, *kept])
 
 
 STACKS = [  # cells, arguments, what is called with, whether the stack runs as one

@@ -106,3 +106,23 @@ def test_the_cell_of_ones_own_is_a_simple_rnn(rng):
     peer.set_weights(own.get_weights())
     assert_close(own(x), peer(x))
     assert_close(keras.layers.RNN(own.cell, return_sequences=True)(x), peer(x))
+
+
+def test_the_reservoir_forecasts():
+    (code,) = re.findall(r"```python\n(series = .*?)```", TEXT, re.DOTALL)
+    scope = {"rk": rk, "keras": keras}
+    exec(code, scope)
+    after = rk.datasets.mackey_glass(3085)[:, 3001:]
+    assert scope["future"].shape == after.shape
+    assert np.abs(scope["future"] - after).max() < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mackey_glass", "santa_fe", "japanese_vowels_esn"])
+def test_the_examples_of_reservoirs_run(name, tmp_path):
+    out = run(str(example(name)), "--quick", "--output", ".", cwd=tmp_path)
+    assert "Written to ." in out
+    assert list(tmp_path.glob("*.png"))
+    shown = (ROOT / f"examples/{name}.py").read_text().split('"""')[1]
+    first = out.splitlines()[0]
+    assert masked(first) in masked(shown)

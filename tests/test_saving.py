@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from keras_rnnkit import (
+    ESN,
     GRU,
     LSTM,
     RNN,
     Bidirectional,
+    ESNCell,
     GRUCell,
     LSTMCell,
     SimpleRNN,
@@ -49,6 +51,21 @@ LSTM_CELL = GATED | {
 }
 GRU_CELL = GATED | {"reset_after": False, "zoneout": 0.3}
 SIMPLE_CELL = SHARED | {"layer_norm": True}
+ESN_CELL = {
+    "spectral_radius": 0.7,
+    "leak_rate": 0.4,
+    "input_scaling": [0.1, 0.2],
+    "bias_scaling": 0.3,
+    "connectivity": 0.5,
+    "input_connectivity": 0.6,
+    "topology": "small_world",
+    "activation": "softsign",
+    "noise": 0.1,
+    "feedback": 1,
+    "feedback_scaling": 0.8,
+    "sparse": False,
+    "seed": 5,
+}
 LAYER = {"activity_regularizer": keras.regularizers.L2(0.05), "unroll": True}
 WHOLE = {"return_sequences": True, "return_state": True}
 
@@ -75,6 +92,7 @@ LAYERS = {
         4, **(LSTM_CELL | {"use_bias": False}), go_backwards=True
     ),
     "GRU": lambda: GRU(4, **GRU_CELL, **LAYER, **WHOLE),
+    "ESN": lambda: ESN(4, **ESN_CELL, **LAYER, **WHOLE),
     "GRU reset after": lambda: GRU(
         4, **(GRU_CELL | {"reset_after": True}), zero_output_for_mask=True, **WHOLE
     ),
@@ -253,9 +271,16 @@ ARGUMENTS = {
     SimpleRNNCell: SIMPLE_CELL | CELL_ARGUMENTS,
     LSTMCell: LSTM_CELL | CELL_ARGUMENTS | {"implementation": 1},
     GRUCell: GRU_CELL | CELL_ARGUMENTS | {"implementation": 1},
+    ESNCell: ESN_CELL | COMMON | {"units": 5},
     SimpleRNN: SIMPLE_CELL | LAYER_ARGUMENTS,
     LSTM: LSTM_CELL | LAYER_ARGUMENTS | {"use_cudnn": False, "implementation": 1},
     GRU: GRU_CELL | LAYER_ARGUMENTS | {"use_cudnn": False, "implementation": 1},
+    ESN: ESN_CELL
+    | COMMON
+    | LAYER
+    | FLAGS
+    | LOOP
+    | {"units": 5, "return_sequences": False},
     RNN: COMMON | FLAGS | LOOP | {"cell": LSTMCell(5, peephole=True), "unroll": True},
     Bidirectional: COMMON
     | {
@@ -269,6 +294,7 @@ ARGUMENTS = {
         "layers": [LSTM(5, **FLAGS | {"go_backwards": False})],
         "residual": True,
         "dropout": 0.1,
+        "outputs": "all",
         "seed": 5,
     },
 }

@@ -16,6 +16,9 @@ LAYERS = {
     "LSTM": lambda **flags: rk.LSTM(3, **flags),
     "GRU": lambda **flags: rk.GRU(3, **flags),
     "GRU, reset before": lambda **flags: rk.GRU(3, reset_after=False, **flags),
+    "ESN": lambda return_sequences=False, **flags: rk.ESN(
+        3, leak_rate=0.4, return_sequences=return_sequences, **flags
+    ),
     "StackedRNN": lambda **flags: rk.StackedRNN(
         [rk.LSTM(3), rk.GRU(3)], residual=True, **flags
     ),

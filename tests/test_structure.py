@@ -10,14 +10,19 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "keras_rnnkit"
 ALLOWED = {
     "arguments": set(),
-    "cells": {"arguments"},
+    "initializers": {"arguments"},
+    "cells": {"arguments", "initializers"},
     "recurrence": set(),
     "layers": {"arguments", "cells", "recurrence"},
     "convert": {"arguments", "cells", "layers"},
-    "export": {"arguments", "convert", "recurrence"},
+    "reservoir": {
+        *{"arguments", "cells", "convert", "initializers", "layers", "plots"},
+        "recurrence",
+    },
+    "export": {"arguments", "convert", "recurrence", "reservoir"},
     "__main__": {"recurrence"},
     "tuning": {"layers"},
-    "datasets": set(),
+    "datasets": {"arguments"},
     "plots": set(),
 }
 
@@ -53,7 +58,7 @@ def test_private_modules_of_keras_are_not_imported():
 
 
 def test_the_import_needs_no_extra_and_another_backend_is_refused(tmp_path):
-    extras = "keras_tuner", "tensorflow_datasets", "matplotlib", "sktime"
+    extras = "keras_tuner", "tensorflow_datasets", "matplotlib", "sktime", "scipy"
     code = f"""
 import sys
 import keras, tensorflow, ai_edge_litert.interpreter
