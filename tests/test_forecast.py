@@ -248,7 +248,16 @@ for name, outputs in got.items():
     assert max(map(float, out.stdout.split())) <= 1e-5
 
 
-@pytest.mark.parametrize(("kind", "outside"), [("ESN", 0), ("ESN", 1), ("LSTM", 1)])
+OTHER_FILES = ("ESN", 0), ("LSTM", 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "outside"),
+    [
+        ("ESN", 1),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in OTHER_FILES),
+    ],
+)
 def test_a_tflite_file_forecasts(kind, outside, rng, tmp_path):
     model, path = model_of(kind, outside=outside), tmp_path / "m.tflite"
     report = rk.export_tflite(model, path, forecast=20, batch_size=None)

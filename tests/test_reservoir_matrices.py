@@ -30,7 +30,9 @@ def radius(matrix):
 # The recurrent matrix
 
 
-@pytest.mark.parametrize("units", [10, 100, 600, 1500])
+@pytest.mark.parametrize(
+    "units", [10, 100, 600, pytest.param(1500, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 def test_the_spectral_radius_is_the_one_asked_for(topology, units):
     cell = cell_of(units, topology=topology, spectral_radius=0.8)
