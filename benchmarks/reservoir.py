@@ -190,7 +190,7 @@ def scores_table(scores):
         if task.wanted is not None:
             wanted = f"{'≥' if task.larger else '≤'} {task.wanted:g}"
         score = f"{fmean(each):.3g} ± {spread:.1g}"
-        rows.append([name, task.units, task.score, score, wanted, task.published])
+        rows.append([name, str(task.units), task.score, score, wanted, task.published])
     return table(["task", "units", "score", "here", "wanted", "published"], rows)
 
 
