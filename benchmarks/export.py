@@ -13,7 +13,6 @@ where it was.
 """
 
 import gc
-import json
 import os
 import tempfile
 import time
@@ -24,18 +23,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import options
+import parted
 import with_torch
 from ai_edge_litert.interpreter import Interpreter
 from cases import Case
-from kept import Kept, versions, write
 from models import vowels
 from report import NONE, number, table, version_line
 from timing import geometric_mean, interleaved
 
 import keras_rnnkit as rk
 from keras_rnnkit.recurrence import FORMS
-from keras_rnnkit.recurrence.shards import available_cores
 
 QUANTIZATIONS = None, "dynamic", "float16", "int8", "int16x8"
 STEPS, FEATURES, UNITS = 16, 12, 32
@@ -59,33 +56,6 @@ SPEAKERS = {
     "ESN": lambda: rk.ESN(100, leak_rate=0.5, return_sequences=False, seed=0),
 }
 CALLS = 20  # of a file in one timing
-
-
-def main():
-    arguments = options.parser(__doc__).parse_args()
-    name = "export-quick" if arguments.quick else "export"
-    kept = Kept(arguments.out / f"{name}.partial.json", {"seed": arguments.seed})
-    load = options.load()
-    results = {}
-    for part, cases, measure in parts(arguments.quick):
-        results[part] = []
-        for number_, case in enumerate(cases, 1):
-            result, _ = kept.get(
-                f"{part} {case}",
-                lambda case=case, measure=measure: measure(case, arguments.seed),
-            )
-            results[part].append(result)
-            print(f"{part} [{number_}/{len(cases)}] {case}", flush=True)
-    facts = {
-        "versions": versions(),
-        "cores": available_cores(),
-        "load_before": load,
-        "seconds": kept.seconds,
-    }
-    write(arguments.out / f"{name}.json", json.dumps(facts | results, indent=1))
-    write(arguments.out / f"{name}.md", markdown(results, facts))
-    kept.delete()
-    print(f"Written to {arguments.out}: {name}.md {name}.json")
 
 
 def parts(quick):
@@ -269,6 +239,7 @@ def measure_duration(form, seed):
 
 def markdown(results, facts) -> str:
     """The tables."""
+    results = {part: list(cases.values()) for part, cases in results.items()}
     means = [ratios(entry) for entry in results["latency"]]
     return "\n".join(
         [
@@ -364,4 +335,4 @@ def latency_table(entries, means):
 
 
 if __name__ == "__main__":
-    main()
+    parted.run("export", __doc__, parts, markdown)

@@ -11,7 +11,6 @@ Writes reservoir.md and reservoir.json, or reservoir-quick.*; a run that was sto
 goes on where it was.
 """
 
-import json
 import os
 from statistics import fmean, median, stdev
 
@@ -19,15 +18,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import options
+import parted
 from alone import in_own_process
-from kept import Kept, versions, write
 from report import NONE, table, version_line
 from tasks import Task, japanese_vowels, mackey_glass, memory_capacity, narma, santa_fe
 from timing import interleaved
 
 import keras_rnnkit as rk
-from keras_rnnkit.recurrence.shards import available_cores
 
 SEEDS = 10
 STEPS, WASHOUT, RIDGE = 10_000, 100, 1e-6
@@ -73,32 +70,6 @@ TASKS = {
     "linear memory": Task(memory_capacity, 100, LINEAR, "share of bound", 0.9, True),
 }
 SIZES = 100, 500, 1000
-
-
-def main():
-    arguments = options.parser(__doc__).parse_args()
-    name = "reservoir-quick" if arguments.quick else "reservoir"
-    kept = Kept(arguments.out / f"{name}.partial.json", {"seed": arguments.seed})
-    load = options.load()
-    results = {}
-    for part, cases, measure in parts(arguments.quick):
-        results[part] = {}
-        for number, case in enumerate(cases, 1):
-            results[part][str(case)], _ = kept.get(
-                f"{part} {case}",
-                lambda case=case, measure=measure: measure(case, arguments.seed),
-            )
-            print(f"{part} [{number}/{len(cases)}] {case}", flush=True)
-    facts = {
-        "versions": versions(),
-        "cores": available_cores(),
-        "load_before": load,
-        "seconds": kept.seconds,
-    }
-    write(arguments.out / f"{name}.json", json.dumps(facts | results, indent=1))
-    write(arguments.out / f"{name}.md", markdown(results, facts))
-    kept.delete()
-    print(f"Written to {arguments.out}: {name}.md {name}.json")
 
 
 def parts(quick):
@@ -225,4 +196,4 @@ def memory_table(found):
 
 
 if __name__ == "__main__":
-    main()
+    parted.run("reservoir", __doc__, parts, markdown)

@@ -14,7 +14,7 @@ It prints, after training:
     float32      0.9649     98 kB     2.0e-06     36 us  loop
     float16      0.9649     58 kB     6.1e-04     57 us  loop
     dynamic      0.9649     49 kB     4.5e-02     35 us  loop
-    int8         0.9676     30 kB     4.9e-02    572 us  fused
+    int8         0.9676     30 kB     4.9e-02    566 us  fused
     streaming    0.9649     86 kB     2.0e-06      2 us  unrolled
 
     Written to saved_models/mobile; streaming.png: frame by frame

@@ -18,9 +18,8 @@ from keras_rnnkit.recurrence import (
 )
 
 EPSILON = 2.0**-22
-# Bytes that a core keeps near, and what the operations of a gate take of them: TFLite
-# copies weights and operations for each step written out.
-CACHE, GATE = 7 * 2**18, 2**12
+# Bytes of weights that a core keeps near: TFLite copies them for each step written out.
+CACHE = 2**20
 
 
 def form_of(layer, sequences, states, mask) -> str:
@@ -46,7 +45,6 @@ def order(export, cell, steps) -> dict[str, str]:
     fast, kernel = "the fastest here", getattr(cell, "kernel", None)
     weights = [w for w in getattr(cell, "weights", ()) if w is not kernel]
     size = sum(4 * math.prod(w.shape) for w in weights)
-    size += GATE * getattr(cell, "gates", 1)
     if steps is not None and steps * size <= CACHE:
         return dict.fromkeys(("unrolled", "loop", "fused"), fast)
     return dict.fromkeys(("loop", "unrolled", "fused"), fast)

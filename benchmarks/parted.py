@@ -1,0 +1,43 @@
+"""A benchmark in parts, each of several cases; a run that was stopped goes on."""
+
+import json
+
+import options
+from kept import Kept, versions, write
+
+from keras_rnnkit.recurrence.shards import available_cores
+
+
+def run(name, description, parts, markdown):
+    """Measures all cases, and writes `name`.md and `name`.json.
+
+    Args:
+        name: of the files; `-quick` is added with `--quick`.
+        description: of the script.
+        parts: callable `(quick) -> [(part, cases, measure)]`, of which `measure` takes
+            a case and the seed.
+        markdown: callable `(results, facts) -> str`; results are dicts by the part and
+            the case as a str.
+    """
+    arguments = options.parser(description).parse_args()
+    name += "-quick" * arguments.quick
+    kept = Kept(arguments.out / f"{name}.partial.json", {"seed": arguments.seed})
+    load, results = options.load(), {}
+    for part, cases, measure in parts(arguments.quick):
+        results[part] = {}
+        for number, case in enumerate(cases, 1):
+            results[part][str(case)], _ = kept.get(
+                f"{part} {case}",
+                lambda case=case, measure=measure: measure(case, arguments.seed),
+            )
+            print(f"{part} [{number}/{len(cases)}] {case}", flush=True)
+    facts = {
+        "versions": versions(),
+        "cores": available_cores(),
+        "load_before": load,
+        "seconds": kept.seconds,
+    }
+    write(arguments.out / f"{name}.json", json.dumps(facts | results, indent=1))
+    write(arguments.out / f"{name}.md", markdown(results, facts))
+    kept.delete()
+    print(f"Written to {arguments.out}: {name}.md {name}.json")
