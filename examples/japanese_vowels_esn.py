@@ -8,6 +8,21 @@ reservoir is written as TFLite. Settings were searched for on training data alon
 
 It prints:
 
+    reservoir 0: accuracy 0.9892
+    reservoir 1: accuracy 0.9865
+    reservoir 2: accuracy 0.9919
+    reservoir 3: accuracy 0.9892
+    reservoir 4: accuracy 0.9838
+    reservoir 5: accuracy 0.9865
+    reservoir 6: accuracy 0.9865
+    reservoir 7: accuracy 0.9892
+    reservoir 8: accuracy 0.9946
+    reservoir 9: accuracy 0.9919
+    mean 0.9889; published 0.873 to 0.99
+
+    TFLite: 1.2 MB, difference 1e-06
+
+    Written to saved_models/japanese_vowels_esn: confusion.png speaker.tflite
 """
 
 import argparse
@@ -61,7 +76,7 @@ def main():
     accuracies = []
     for seed in range(args.seed, args.seed + (2 if args.quick else 10)):
         model = build(x.shape[1], args.units, seed)
-        rk.fit_readout(model, x, np.eye(9)[y], ridge=RIDGE)
+        rk.fit_readout(model, x, np.eye(9)[y], ridge=RIDGE, verbose=0)
         said = model.predict(x_test, verbose=0).argmax(axis=1)
         accuracies.append(np.mean(said == y_test))
         print(f"reservoir {seed}: accuracy {accuracies[-1]:.4f}")

@@ -9,6 +9,12 @@ with 2,000 steps; the mean over ten reservoirs. Published: Jaeger 2001, Jaeger a
 
 It prints:
 
+    units   steps  NRMSE of step 84  published
+      400    3000           1.8e-04    2.8e-04
+      400   21000           7.8e-05    1.2e-04
+     1000   21000           1.8e-05    6.3e-05
+
+    Written to saved_models/mackey_glass: forecast.png
 """
 
 import argparse
@@ -47,7 +53,12 @@ def trained(units, steps, seed, ridge, **settings):
     series = rk.datasets.mackey_glass(steps + 1, seed=seed)
     model = build(units, seed, **settings)
     rk.fit_readout(
-        model, series[:, :-1], series[:, 1:], ridge=ridge, washout=steps // 10
+        model,
+        series[:, :-1],
+        series[:, 1:],
+        ridge=ridge,
+        washout=steps // 10,
+        verbose=0,
     )
     return model, series.std()
 

@@ -2,13 +2,18 @@
 
 The intensity of a far-infrared laser, measured. A reservoir learns from 2,000 steps, of
 which the first 200 are washed out; its settings were searched for on the 5,000 that
-follow, and the ridge is chosen by leaving out one step at a time. The error is that of
-the 3,000 steps after these, the mean over ten reservoirs.
+follow, on which the ridge is chosen as well. The error is that of the 3,000 steps after
+these, the mean over ten reservoirs. Published: Rodan and Tiňo 2011.
 
     python examples/santa_fe.py [--quick]
 
 It prints:
 
+    units    NMSE  published
+      100  0.0064     0.0125
+      200  0.0045     0.0082
+
+    Written to saved_models/santa_fe: forecast.png
 """
 
 import argparse
@@ -29,7 +34,7 @@ SETTINGS = {
     **{"input_scaling": 2.754, "bias_scaling": 0.2059},
 }
 RIDGES = [10.0**n for n in range(-10, -2)]
-PUBLISHED = {100: 0.0125, 200: 0.0082}  # Rodan and Tiňo 2011, by units
+PUBLISHED = {100: 0.0125, 200: 0.0082}  # by units
 
 
 def build(units, seed):
@@ -44,8 +49,15 @@ def forecast(units, seed, series):
     """What a reservoir says of the steps asked for, one ahead each."""
     model = build(units, seed)
     x, y = series[:, :-1], series[:, 1:]
+    learned, after = slice(LEARNED), slice(LEARNED, ASKED.start)
     rk.fit_readout(
-        model, x[:, :LEARNED], y[:, :LEARNED], ridge=RIDGES, washout=WASHED_OUT
+        model,
+        x[:, learned],
+        y[:, learned],
+        ridge=RIDGES,
+        washout=WASHED_OUT,
+        validation_data=(x[:, after], y[:, after]),
+        verbose=0,
     )
     return model.predict_on_batch(x[:, : ASKED.stop])[0, ASKED, 0]
 

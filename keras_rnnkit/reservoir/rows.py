@@ -132,7 +132,7 @@ class Progress:
 
     def __init__(self, verbose):
         self._patience = {0: math.inf, 1: 0.0, "auto": PATIENCE}[verbose]
-        self._start, self._chunks, self._bar = time.monotonic(), 0, None
+        self._chunks, self._bar = 0, None
 
     def __enter__(self):
         return self
@@ -140,6 +140,8 @@ class Progress:
     def advance(self):
         """One chunk more is done."""
         self._chunks += 1
+        if self._chunks == 1:  # which compiles
+            self._start = time.monotonic()
         if self._bar is None and time.monotonic() - self._start >= self._patience:
             self._bar = keras.utils.Progbar(None, unit_name="chunk")
         if self._bar is not None:
