@@ -90,11 +90,11 @@ class Ridge:
         self.ridges = np.asarray(ridges, float)
         width = len(sums.shift) - sums.outputs
         self.mean, gram = sums.centred()
-        a, b = gram[:width, :width], gram[:width, width:]
+        self._a, b = gram[:width, :width], gram[:width, width:]
         self.values = self.vectors = None
-        self.kernels = self._solved_at_once(a, b)
+        self.kernels = self._solved_at_once(self._a, b)
         if self.kernels is None:
-            self._decompose(a)
+            self._decompose()
             share = 1 / (self.values + self.ridges[:, None])
             self.kernels = self.vectors @ (share[..., None] * (self.vectors.T @ b))
         offset = self.mean + sums.shift
@@ -112,10 +112,10 @@ class Ridge:
             return None
         return np.linalg.solve(a, b)[None]
 
-    def _decompose(self, a):
-        values, self.vectors = np.linalg.eigh(a)
+    def _decompose(self):
+        values, self.vectors = np.linalg.eigh(self._a)
         self.values = np.maximum(values, 0)
-        least = len(a) * np.finfo(float).eps * self.values.max()
+        least = len(values) * np.finfo(float).eps * self.values.max()
         if self.ridges.min() == 0 and self.values.min() <= least:
             raise ValueError(
                 "`ridge` must be > 0 where features depend linearly on each other; "
@@ -125,8 +125,7 @@ class Ridge:
     def left_out(self, features, targets, weights=None):
         """Squared errors of each row if it had been left out, summed by λ."""
         if self.values is None:
-            width = len(self.sums.shift) - self.sums.outputs
-            self._decompose(self.sums.centred()[1][:width, :width])
+            self._decompose()
         w = np.ones(len(features)) if weights is None else weights
         centre = (self.mean + self.sums.shift)[: features.shape[1]]
         along = np.square((features - centre) @ self.vectors)
