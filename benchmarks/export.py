@@ -28,7 +28,7 @@ import with_torch
 from ai_edge_litert.interpreter import Interpreter
 from cases import Case
 from models import vowels
-from report import NONE, number, table, version_line
+from report import NONE, number, table
 from timing import geometric_mean, interleaved
 
 import keras_rnnkit as rk
@@ -237,16 +237,12 @@ def measure_duration(form, seed):
     return {"form": form, "seconds": time.perf_counter() - start}
 
 
-def markdown(results, facts) -> str:
+def markdown(results) -> str:
     """The tables."""
     results = {part: list(cases.values()) for part, cases in results.items()}
     means = [ratios(entry) for entry in results["latency"]]
     return "\n".join(
         [
-            "# Exported files",
-            "",
-            f"{version_line(facts['versions'])}. {facts['cores']} cores.",
-            "",
             "Form of the loops, and the largest difference to Keras relative to the "
             "largest output.",
             "",
@@ -335,4 +331,4 @@ def latency_table(entries, means):
 
 
 if __name__ == "__main__":
-    parted.run("export", __doc__, parts, markdown)
+    parted.run("export", "Exported files", __doc__, parts, markdown)

@@ -4,20 +4,22 @@ import json
 
 import options
 from kept import Kept, versions, write
+from report import version_line
 
 from keras_rnnkit.recurrence.shards import available_cores
 
 
-def run(name, description, parts, markdown):
+def run(name, title, description, parts, markdown):
     """Measures all cases, and writes `name`.md and `name`.json.
 
     Args:
         name: of the files; `-quick` is added with `--quick`.
+        title: of the tables.
         description: of the script.
         parts: callable `(quick) -> [(part, cases, measure)]`, of which `measure` takes
             a case and the seed.
-        markdown: callable `(results, facts) -> str`; results are dicts by the part and
-            the case as a str.
+        markdown: callable `results -> str`, the tables; results are dicts by the part
+            and the case as a str.
     """
     arguments = options.parser(description).parse_args()
     name += "-quick" * arguments.quick
@@ -38,6 +40,12 @@ def run(name, description, parts, markdown):
         "seconds": kept.seconds,
     }
     write(arguments.out / f"{name}.json", json.dumps(facts | results, indent=1))
-    write(arguments.out / f"{name}.md", markdown(results, facts))
+    write(arguments.out / f"{name}.md", heading(title, facts) + markdown(results))
     kept.delete()
     print(f"Written to {arguments.out}: {name}.md {name}.json")
+
+
+def heading(title, facts) -> str:
+    """The title, and what was measured with."""
+    line = f"{version_line(facts['versions'])}. {facts['cores']} cores."
+    return f"# {title}\n\n{line}\n\n"

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import parted
 from alone import in_own_process
-from report import NONE, table, version_line
+from report import NONE, table
 from tasks import Task, japanese_vowels, mackey_glass, memory_capacity, narma, santa_fe
 from timing import interleaved
 
@@ -132,14 +132,10 @@ def measure_memory(case, seed):
     return in_own_process(f"{case} reservoir", seed)
 
 
-def markdown(results, facts) -> str:
+def markdown(results) -> str:
     """The tables."""
     return "\n".join(
         [
-            "# Reservoirs",
-            "",
-            f"{version_line(facts['versions'])}. {facts['cores']} cores.",
-            "",
             f"Scores, mean and standard deviation over {SEEDS} seeds.",
             "",
             scores_table(results["scores"]),
@@ -196,4 +192,4 @@ def memory_table(found):
 
 
 if __name__ == "__main__":
-    parted.run("reservoir", __doc__, parts, markdown)
+    parted.run("reservoir", "Reservoirs", __doc__, parts, markdown)
