@@ -1,0 +1,22 @@
+"""Pictures of a model's training and answers: matplotlib figures, and a page."""
+
+from keras_rnnkit.plots.attention import attention, attention_html
+from keras_rnnkit.plots.figures import (
+    ACCENT,
+    INK,
+    MUTED,
+    confusion_matrix,
+    new_figure,
+    training_curve,
+)
+
+__all__ = [
+    "ACCENT",
+    "INK",
+    "MUTED",
+    "attention",
+    "attention_html",
+    "confusion_matrix",
+    "new_figure",
+    "training_curve",
+]
