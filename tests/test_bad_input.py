@@ -447,11 +447,16 @@ def graphs(run, sizes):
     return lambda x, mask, s: bare(x, s) if mask is None else masked(x, mask, s)
 
 
+def is_long(kind, way):
+    """Whether XLA compiles for ten seconds and more."""
+    return way == "graph" and ("options" in kind or "residual" in kind)
+
+
 @pytest.mark.parametrize("whole", [True, False], ids=["sequence", "last step"])
 @pytest.mark.parametrize(
     ("kind", "way"),
     [
-        (kind, way)
+        pytest.param(kind, way, marks=[pytest.mark.slow] * is_long(kind, way))
         for kind, (*_, options) in SMALL.items()
         for way in ("eager", "graph")
         if way == "eager" or "unroll" not in options  # which needs a known time

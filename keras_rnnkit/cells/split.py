@@ -35,24 +35,9 @@ class SplitCell(keras.layers.Layer):
     def constants(self) -> SimpleNamespace:
         """Returns what stays the same through a sequence and for all rows of a batch.
 
-        Here: every weight or tensor that is an attribute of the cell, by its name,
-        floats in the compute dtype.
+        Here: what `constants_of` finds.
         """
-
-        def constant(value):
-            if keras.backend.is_float_dtype(
-                keras.backend.standardize_dtype(value.dtype)
-            ):
-                value = ops.cast(value, self.compute_dtype)
-            return tf.convert_to_tensor(value)
-
-        return SimpleNamespace(
-            **{
-                name: constant(value)
-                for name, value in vars(self).items()
-                if isinstance(value, keras.Variable) or ops.is_tensor(value)
-            }
-        )
+        return constants_of(self)
 
     def row_constants(self, batch_size, training=False) -> dict:
         """Returns what stays the same through a sequence but differs by row.
@@ -114,3 +99,21 @@ class SplitCell(keras.layers.Layer):
         sizes = self.state_size
         sizes = sizes if isinstance(sizes, (list, tuple)) else [sizes]
         return [ops.zeros((batch_size, size), self.compute_dtype) for size in sizes]
+
+
+def constants_of(layer) -> SimpleNamespace:
+    """Every weight or tensor that is an attribute of a layer, by its name, floats in
+    the compute dtype."""
+
+    def constant(value):
+        if keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype)):
+            value = ops.cast(value, layer.compute_dtype)
+        return tf.convert_to_tensor(value)
+
+    return SimpleNamespace(
+        **{
+            name: constant(value)
+            for name, value in vars(layer).items()
+            if isinstance(value, keras.Variable) or ops.is_tensor(value)
+        }
+    )

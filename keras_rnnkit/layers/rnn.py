@@ -93,16 +93,19 @@ class RNN(SequenceLayer, keras.layers.RNN):
             self.loop, unroll=self.unroll, steps=shape[1], batch=shape[0]
         )
 
-    def _parts(self, x, training=False):
+    def _parts(self, x, training=False, rows=None):
         """What the cell tells before the first step: `k`, `row_k` and noise."""
         batch, steps = ops.shape(x)[:2]
         k, row_k = self.cell.constants(), self.cell.row_constants(batch, training)
+        row_k = row_k | (rows or {})
         return vars(k), row_k, self.cell.draw_noise((steps, batch), training) or []
 
     def get_config(self):
         return super().get_config() | {"loop": self.loop}
 
-    def run(self, sequences, initial_state, mask, training):
+    def run(self, sequences, initial_state, mask, training, **rows):
+        """See `SequenceLayer.run`; `rows`, if given, adds to the cell's constants of
+        each row."""
         states = self._first_state(sequences, initial_state)
         if stream := current_stream():
             names = getattr(self.cell, "state_names", range(len(tree.flatten(states))))
@@ -110,7 +113,7 @@ class RNN(SequenceLayer, keras.layers.RNN):
             flat = stream.enter(names, tree.flatten(states))
             states = tree.pack_sequence_as(states, flat)
         last_output, outputs, states = self.inner_loop(
-            sequences, states, mask, training
+            sequences, states, mask, training, **rows
         )
         dtype = self.compute_dtype
         states = tree.map_structure(lambda state: ops.cast(state, dtype), states)
@@ -144,7 +147,7 @@ class RNN(SequenceLayer, keras.layers.RNN):
 
         return tree.map_structure(prepare, list(initial_state))
 
-    def inner_loop(self, sequences, initial_state, mask, training=False):
+    def inner_loop(self, sequences, initial_state, mask, training=False, **rows):
         """Runs the cell: `(last_output, outputs, states)`, batch first, as in Keras.
 
         Of the outputs, the one that `return_sequences` does not ask for is `None`.
@@ -155,16 +158,18 @@ class RNN(SequenceLayer, keras.layers.RNN):
         run_cell = self._run_any_cell
         if self._has_split_cell:
             run_cell = self._run_split_cell
-        outputs, states = run_cell(sequences, initial_state, mask, training, form)
+        outputs, states = run_cell(
+            sequences, initial_state, mask, training, form, **rows
+        )
         states = tree.pack_sequence_as(initial_state, tree.flatten(states))
         if self.return_sequences:
             return None, outputs, states
         return outputs, None, states
 
-    def _run_split_cell(self, sequences, states, mask, training, form):
+    def _run_split_cell(self, sequences, states, mask, training, form, rows=None):
         cell = self.cell
         x = ops.cast(sequences, cell.compute_dtype)
-        k, row_k, noise = self._parts(x, training)
+        k, row_k, noise = self._parts(x, training, rows)
 
         def in_ordinary_ops(x, states, k, row_k):
             k = SimpleNamespace(**k | row_k)
@@ -181,7 +186,8 @@ class RNN(SequenceLayer, keras.layers.RNN):
             return self._run(step, (z, noise), states, zero_output, mask, form)
 
         if self._is_to_be_fast(x.shape):
-            given = x, states, k, row_k, [time_major(each) for each in noise]
+            noise_by_row = tree.map_structure(time_major, noise)
+            given = x, states, k, row_k, noise_by_row
             if loop := fast_loop(self, specs_of_step(*given)):
                 output, states = loop(
                     *given,
@@ -251,8 +257,7 @@ def fast_loop(layer, specs) -> FastLoop | None:
         "return_sequences": layer.return_sequences,
         "zero_output_for_mask": layer.zero_output_for_mask,
     }
-    cell = vars(layer.cell)
-    key = specs, settings, {n: cell[n] for n in cell if is_setting(n, cell[n])}
+    key = specs, settings, settings_of(layer.cell)
     loops = vars(layer).setdefault("_fast_loops", [])  # hidden from Keras's tracking
     for known, loop in loops:
         if known == key:
@@ -270,6 +275,12 @@ def frozen_weights(cell) -> set[str]:
         for name, value in vars(cell).items()
         if isinstance(value, keras.Variable) and not value.trainable
     }
+
+
+def settings_of(cell) -> list[dict]:
+    """The settings of a cell, and of the parts that it may be made of."""
+    own = {name: value for name, value in vars(cell).items() if is_setting(name, value)}
+    return [own, *(settings_of(part) for part in getattr(cell, "parts", ()))]
 
 
 def is_setting(name, value) -> bool:

@@ -17,7 +17,7 @@ class SequenceLayer(keras.layers.Layer):
     writes `run`. `state_size` tells the states that it takes.
     """
 
-    def run(self, sequences, initial_state, mask, training):
+    def run(self, sequences, initial_state, mask, training, **of_subclass):
         """What `call` returns, from arguments that are checked.
 
         Args:
@@ -35,12 +35,18 @@ class SequenceLayer(keras.layers.Layer):
     def call(
         self, sequences, initial_state=None, mask=None, training=False, lengths=None
     ):
+        return self.run_checked(sequences, initial_state, mask, training, lengths)
+
+    def run_checked(
+        self, sequences, initial_state, mask, training, lengths, **of_subclass
+    ):
+        """Checks the arguments of a call, and runs it."""
         initial_state, mask, lengths = check_call(
             self, sequences, initial_state, mask, lengths
         )
         check_stream(self, initial_state, lengths)
         mask = as_mask(mask, lengths, sequences)
-        outputs = self.run(sequences, initial_state, mask, training)
+        outputs = self.run(sequences, initial_state, mask, training, **of_subclass)
         if lengths is not None:
             masks = tree.flatten(self.compute_mask(sequences, mask))
             for output, own_mask in zip(tree.flatten(outputs), masks, strict=False):

@@ -9,7 +9,7 @@ from keras_rnnkit.recurrence.exported import (
     current_export,
     current_stream,
 )
-from keras_rnnkit.recurrence.fast import FastLoop, is_known_zero
+from keras_rnnkit.recurrence.fast import FastLoop, is_known_zero, pad_steps
 from keras_rnnkit.recurrence.fused import OPERATION, fused_lstm
 from keras_rnnkit.recurrence.loop import run
 from keras_rnnkit.recurrence.masks import as_mask, check_lengths_within
@@ -35,6 +35,7 @@ __all__ = [
     "is_fast",
     "is_known_zero",
     "look",
+    "pad_steps",
     "run",
     "side_by_side",
     "specs_of_step",

@@ -145,7 +145,9 @@ class FastLoop:
         k = k | fixed
         if from_zeros:  # XLA makes them itself, and knows them when it compiles.
             states = []
-        steps, extra, (x, noise, mask) = self._pad_steps([x, noise, mask])
+        steps, extra, (x, noise, mask) = pad_steps(
+            [x, noise, mask], self._compiled.reverse
+        )
 
         values = [x, states, row_k, noise, mask]
 
@@ -174,7 +176,9 @@ class FastLoop:
     def _backward(self, arguments, given, count, saved, d_results):
         (x, states, k, row_k), (noise, mask, fixed) = arguments, given
         d_output, *d_states = d_results
-        steps, extra, (x, noise, mask) = self._pad_steps([x, noise, mask])
+        steps, extra, (x, noise, mask) = pad_steps(
+            [x, noise, mask], self._compiled.reverse
+        )
         if extra is not None and self._compiled.return_sequences:
             d_output = pad(d_output, 1, [0, extra])
         shared, k = sum(map(differentiable, nest.flatten(k))), k | fixed
@@ -212,16 +216,25 @@ class FastLoop:
             d_x = d_x[:, extra:] if self._compiled.reverse else d_x[:, :steps]
         return [d_x, *d_states, *d_k, *d_row_k]
 
-    def _pad_steps(self, tensors):
-        """Returns the number of steps, how many are added, and the padded tensors;
-        `None` for the numbers where the graph knows the number of steps."""
-        x = tensors[0]
-        if x.shape[1] is not None:
-            return None, None, tensors
-        steps = tf.shape(x)[1]
-        extra = at_least(steps, LENGTHS) - steps
-        widths = [extra, 0] if self._compiled.reverse else [0, extra]
-        return steps, extra, nest.map_structure(lambda v: pad(v, 1, widths), tensors)
+
+def pad_steps(tensors, front=False):
+    """Pads sequences of a number of steps that the graph does not know to one of a few.
+
+    Args:
+        tensors: nest of `(batch, time, ...)`, the first of which tells.
+        front: bool, whether the steps are added in front.
+
+    Returns:
+        The number of steps, how many are added, and the padded tensors; `None` for the
+        numbers where the graph knows the number of steps.
+    """
+    x = nest.flatten(tensors)[0]
+    if x.shape[1] is not None:
+        return None, None, tensors
+    steps = tf.shape(x)[1]
+    extra = at_least(steps, LENGTHS) - steps
+    widths = [extra, 0] if front else [0, extra]
+    return steps, extra, nest.map_structure(lambda v: pad(v, 1, widths), tensors)
 
 
 def is_known_zero(tensor):

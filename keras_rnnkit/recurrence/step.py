@@ -8,6 +8,8 @@ import tensorflow as tf
 
 nest = tf.nest
 
+ANY_SIZE = 8  # stands for a size that the graph does not know, as of a memory
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -42,7 +44,8 @@ def specs_of_step(x, states, k, row_k, noise) -> list:
         def spec(value):
             if not tf.is_tensor(value):
                 return value
-            return tf.TensorSpec(shape(value.shape), value.dtype)
+            sizes = [ANY_SIZE if n is None else n for n in shape(value.shape)]
+            return tf.TensorSpec(sizes, value.dtype)
 
         return nest.map_structure(spec, structure)
 
