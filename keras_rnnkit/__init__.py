@@ -17,6 +17,7 @@ from keras_rnnkit import (
     layers,
     plots,
     reservoir,
+    seq2seq,
     tuning,
 )
 from keras_rnnkit.cells import ESNCell, GRUCell, LSTMCell, SimpleRNNCell, SplitCell
@@ -39,6 +40,12 @@ from keras_rnnkit.layers import (
     StackedRNN,
 )
 from keras_rnnkit.reservoir import RLS, Readout, fit_readout, forecast
+from keras_rnnkit.seq2seq import (
+    AttentionDecoder,
+    BahdanauAttention,
+    LuongAttention,
+    Seq2Seq,
+)
 
 __version__ = "0.1.0"
 
@@ -48,12 +55,16 @@ __all__ = [
     "LSTM",
     "RLS",
     "RNN",
+    "AttentionDecoder",
+    "BahdanauAttention",
     "Bidirectional",
     "ESNCell",
     "ExportReport",
     "GRUCell",
     "LSTMCell",
+    "LuongAttention",
     "Readout",
+    "Seq2Seq",
     "SimpleRNN",
     "SimpleRNNCell",
     "SplitCell",
@@ -73,6 +84,7 @@ __all__ = [
     "layers",
     "plots",
     "reservoir",
+    "seq2seq",
     "to_keras",
     "tuning",
 ]

@@ -6,6 +6,7 @@ from keras_rnnkit.arguments import check_choice, check_positive_integer
 from keras_rnnkit.convert import all_layers
 from keras_rnnkit.export.content import OPERATORS
 from keras_rnnkit.recurrence import FORMS, OPERATION
+from keras_rnnkit.seq2seq import Seq2Seq
 
 CALIBRATED = "int8", "int16x8"
 # How far a file may be off: see `tolerance` of `export_tflite`
@@ -29,6 +30,31 @@ def check_arguments(quantize, batch_size, time_steps, representative_data, check
             "`check` must be True or data to compare on: a file that was not compared "
             f"is not written; received {check}"
         )
+
+
+def check_answers(model, max_length, streaming=False, forecast=None) -> bool:
+    """Whether it is a `Seq2Seq` whose answers are exported.
+
+    Raises `ValueError` for what it cannot do, and for what it alone can.
+    """
+    answers = isinstance(model, Seq2Seq)
+    if answers and (streaming or forecast is not None):
+        asked = "`streaming=True`" if streaming else f"`forecast={forecast}`"
+        raise ValueError(
+            f"`{model.name}` can neither stream nor forecast, as it answers whole "
+            f"sources; received {asked}"
+        )
+    if answers and max_length is None:
+        raise ValueError(
+            f"`max_length` must say how long an answer of `{model.name}` may be; "
+            "received None"
+        )
+    if not answers and max_length is not None:
+        raise ValueError(
+            f"`max_length` is of a `Seq2Seq`, which `{model.name}` is not; received "
+            f"{max_length}"
+        )
+    return answers
 
 
 def check_form(model, form):

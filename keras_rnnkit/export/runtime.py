@@ -7,7 +7,13 @@ from statistics import median
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from keras_rnnkit.export.saved_model import FORECAST, RESET, SIGNATURE, STEP
+from keras_rnnkit.export.saved_model import (
+    FORECAST,
+    GENERATE,
+    RESET,
+    SIGNATURE,
+    STEP,
+)
 
 
 class File:
@@ -90,7 +96,8 @@ class TFLiteModel(File):
     """
 
     def __init__(self, source):
-        super().__init__(source, (SIGNATURE, FORECAST), ": `rk.StreamingModel` runs it")
+        names = SIGNATURE, FORECAST, GENERATE
+        super().__init__(source, names, ": `rk.StreamingModel` runs it")
         self.input_names = list(self._inputs)
         rows = [int(d["shape_signature"][0]) for d in self._inputs.values()]
         self.batch_size = None if rows[0] == -1 else rows[0]

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from keras_rnnkit.arguments import check_positive_integer
 from keras_rnnkit.convert import all_layers, call_any_steps, check_model
+from keras_rnnkit.export.checks import check_answers
 from keras_rnnkit.export.files import whole
 from keras_rnnkit.recurrence import Export
 from keras_rnnkit.reservoir.forecast import check_closed, closed_loop
@@ -14,6 +15,7 @@ from keras_rnnkit.reservoir.forecast import check_closed, closed_loop
 SIGNATURE = "serving_default"
 STEP, RESET = "step", "reset"
 FORECAST = "forecast"
+GENERATE, BEAM = "generate", "generate_beam"
 
 
 def export_saved_model(
@@ -23,6 +25,9 @@ def export_saved_model(
     batch_size=None,
     time_steps="model",
     forecast: int | None = None,
+    max_length: int | None = None,
+    beam_width: int = 5,
+    length_penalty: float = 0.0,
 ) -> Path:
     """Writes the model's inference as a SavedModel.
 
@@ -32,20 +37,32 @@ def export_saved_model(
     `reset` sets them to zero and returns them.
 
     Args:
-        model: a built functional or sequential model.
+        model: a built functional or sequential model, or a `Seq2Seq`, whose signatures
+            `generate`, greedy, and `generate_beam` take `source`.
         path: the folder to write; an earlier one is replaced once the new one is whole.
         batch_size: int, or None for any; a stateful model has its own.
         time_steps: "model" for what the model's inputs say, int, or None for any: the
             second axis of those inputs that are sequences.
         forecast: int, write a signature `forecast` beside: it takes `warmup` and, if
             there are any, `inputs` as `rk.forecast` does and returns as many steps.
+        max_length: int, of a `Seq2Seq`, the most tokens of an answer.
+        beam_width, length_penalty: of `generate_beam`; see `Seq2Seq.generate`.
 
     Returns:
         `path`.
 
     Raises:
-        ValueError: the model has not been built, or cannot take that many steps.
+        ValueError: the model has not been built, or cannot take that many steps; a
+            wrong argument.
     """
+    if check_answers(model, max_length, forecast=forecast):
+        spec = source_spec(batch_size, time_steps)
+        beam = {"beam_width": beam_width, "length_penalty": length_penalty}
+        endpoints = {
+            GENERATE: (answer(model, max_length), [spec]),
+            BEAM: (answer(model, max_length, "beam", **beam), [spec]),
+        }
+        return write_whole(path, endpoints)
     stateful = [layer for layer in all_layers(model) if is_stateful(layer)]
     if stateful:
         batch_size = model.inputs[0].shape[0]
@@ -68,9 +85,37 @@ def export_saved_model(
         endpoints = {SIGNATURE: (step, specs)}
     if forecast is not None:
         endpoints |= forecast_endpoint(model, forecast, batch_size)
+    return write_whole(path, endpoints)
+
+
+def write_whole(path, endpoints) -> Path:
+    """Writes a SavedModel in ordinary ops, which appears once it is whole."""
     with whole(path) as folder:
         write(folder, endpoints, Export("arrays"))
     return Path(path)
+
+
+def answer(model, max_length, method="greedy", **options):
+    """A function of `source` that returns a `Seq2Seq`'s best answers, by name."""
+    options["max_length"] = max_length
+
+    def run(source):
+        found = model.search(source, method, **options)
+        best = {
+            "tokens": found.tokens,
+            "lengths": found.lengths,
+            "scores": found.scores,
+            "attention": found.records,
+        }
+        return {name: y[:, 0] for name, y in best.items() if y is not None}
+
+    return run
+
+
+def source_spec(batch_size, time_steps):
+    """What a `Seq2Seq` answers, of any number of steps unless one is given."""
+    steps = None if time_steps == "model" else time_steps
+    return tf.TensorSpec((batch_size, steps), tf.int32, "source")
 
 
 def forecast_endpoint(model, steps, batch_size, warmup=None, form="arrays") -> dict:

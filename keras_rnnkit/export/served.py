@@ -7,15 +7,19 @@ import tensorflow as tf
 
 from keras_rnnkit.convert import all_layers
 from keras_rnnkit.export.runtime import StreamingModel, TFLiteModel
+from keras_rnnkit.export.samples import random_calls
 from keras_rnnkit.export.saved_model import (
     FORECAST,
+    GENERATE,
     RESET,
     SIGNATURE,
     STEP,
+    answer,
     forecast_endpoint,
     input_signature,
     is_stateful,
     serve,
+    source_spec,
 )
 from keras_rnnkit.recurrence import Export
 
@@ -55,6 +59,10 @@ class Whole:
 
         self.model = model
         self._run = tf.function(run)
+
+    def random_calls(self):
+        """Inputs to compare on."""
+        return random_calls(self.specs, self.unit)
 
     def endpoints(self, export):
         """The signatures, `(function, specs)` by name, the first the one that runs."""
@@ -135,6 +143,55 @@ class Forecast(Whole):
 
     def seconds(self, file, inputs, calls):
         return file.seconds(FORECAST, calls, **inputs)
+
+
+class Answers(Whole):
+    """A call takes sources, and returns what a `Seq2Seq` says, greedily.
+
+    Args:
+        max_length: int, of an answer.
+    """
+
+    hint = " (two answers may be equally good: try other data in `check`)"
+
+    def __init__(self, model, batch_size, time_steps, calibrated, max_length):
+        if calibrated:
+            raise ValueError(
+                f"`{model.name}` needs a loop, which TFLite cannot quantize to "
+                "integers: take 'dynamic' or 'float16'"
+            )
+        self.model = model
+        self.specs = [source_spec(batch_size, time_steps)]
+        self._answer = answer(model, max_length)
+
+        def run(source):
+            with Export("arrays").tracing():
+                return self._answer(source)
+
+        self._run = tf.function(run)
+
+    def random_calls(self):
+        """Tokens, and padding behind them."""
+        rng = np.random.default_rng(0)
+        vocabulary = self.model.source_embedding.input_dim
+
+        def draw(x):
+            lengths = rng.integers(1, x.shape[1] + 1, (len(x), 1))
+            tokens = rng.integers(1, vocabulary, x.shape, x.dtype)
+            return np.where(np.arange(x.shape[1]) < lengths, tokens, 0)
+
+        calls = super().random_calls()
+        return [{name: draw(x) for name, x in call.items()} for call in calls]
+
+    def endpoints(self, export):
+        def run(source):
+            export.begin()
+            return self._answer(source)
+
+        return {GENERATE: (run, self.specs)}
+
+    def seconds(self, file, inputs, calls):
+        return file.seconds(GENERATE, calls, **inputs)
 
 
 class Streamed(Whole):

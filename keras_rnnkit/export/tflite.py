@@ -16,6 +16,7 @@ from keras_rnnkit.convert import (
 from keras_rnnkit.export.checks import (
     CALIBRATED,
     TOLERANCE,
+    check_answers,
     check_arguments,
     check_form,
     check_ops,
@@ -26,9 +27,9 @@ from keras_rnnkit.export.converter import CONVERTER
 from keras_rnnkit.export.files import whole
 from keras_rnnkit.export.proof import prove
 from keras_rnnkit.export.report import ExportReport
-from keras_rnnkit.export.samples import calls_of, random_calls, samples
+from keras_rnnkit.export.samples import calls_of, samples
 from keras_rnnkit.export.saved_model import write
-from keras_rnnkit.export.served import Forecast, Streamed, Whole
+from keras_rnnkit.export.served import Answers, Forecast, Streamed, Whole
 from keras_rnnkit.recurrence import STATES, Export
 
 WORDS = 1000  # letters of what the converter says
@@ -45,6 +46,7 @@ def export_tflite(
     form="auto",
     streaming: bool = False,
     forecast: int | None = None,
+    max_length: int | None = None,
     check=True,
     tolerance: float | None = None,
 ) -> ExportReport:
@@ -54,8 +56,8 @@ def export_tflite(
     inputs, and compared with the Keras model before it appears under `path`.
 
     Args:
-        model: a built functional or sequential model. Recurrent layers of Keras are
-            replaced as by `from_keras`.
+        model: a built functional or sequential model, or a `Seq2Seq`. Recurrent layers
+            of Keras are replaced as by `from_keras`.
         path: the file to write; an earlier one stays if the export fails.
         batch_size: int, the number of sequences that a call takes, or None for any.
         time_steps: "model" for what the model's inputs say, int, or None for any: the
@@ -77,6 +79,9 @@ def export_tflite(
         forecast: int, write a file that continues sequences by so many steps, with one
             signature, `forecast`; see `rk.forecast`. `time_steps` are those of
             `warmup`, and "model" stands for any number.
+        max_length: int, of a `Seq2Seq`, the most tokens of an answer: its file has one
+            signature, `generate`, which answers `source` greedily; "model" stands for
+            any number of steps.
         check: the data to compare on: an array, or a list of one for each input, or a
             dict of them by name, whose rows are taken `batch_size` at a time. True for
             `representative_data` or else random data, of several sizes where the file
@@ -102,14 +107,18 @@ def export_tflite(
             f"`forecast={forecast}`"
         )
     tolerance = TOLERANCE[quantize] if tolerance is None else tolerance
-    check_model(model)
+    answers = check_answers(model, max_length, streaming, forecast)
+    if not answers:
+        check_model(model)
     check_form(model, form)
     check_types(model)
     CONVERTER.start()
     if has_stock_layers(model):
         model = from_keras(model)
     arguments = model, batch_size, time_steps, quantize in CALIBRATED
-    if forecast is not None:
+    if answers:
+        served = Answers(*arguments, max_length)
+    elif forecast is not None:
         served = Forecast(*arguments, forecast)
     else:
         served = (Streamed if streaming else Whole)(*arguments)
@@ -118,7 +127,7 @@ def export_tflite(
             "`quantize='int16x8'` needs inputs of floats; received "
             f"{[s.dtype.name for s in served.specs]}: take 'int8' or 'dynamic'"
         )
-    data, calls = None, random_calls(served.specs, served.unit)
+    data, calls = None, served.random_calls()
     if representative_data is not None:
         data = samples("representative_data", representative_data, served.specs)
         data = calls = calls_of(data, served.specs)

@@ -1,0 +1,125 @@
+"""How models of sequences are trained: teacher forcing, loss and schedule."""
+
+import math
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from keras_rnnkit.arguments import PACKAGE, check_positive, check_probability
+from keras_rnnkit.seq2seq.generation import PAD
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class TokenCrossentropy(keras.losses.Loss):
+    """The cross-entropy of tokens, in float32, the mean over those of weight.
+
+        -(1 - ε) log p(y) - ε / V Σᵥ log p(v)
+
+    V is the size of the vocabulary. `Seq2Seq` gives padding no weight.
+
+    Args:
+        label_smoothing: float in [0, 1), ε (Szegedy et al. 2016), default 0.
+
+    Shapes: tokens `(batch, steps)`, logits `(batch, steps, vocabulary)`.
+    """
+
+    def __init__(
+        self,
+        label_smoothing=0.0,
+        reduction="mean_with_sample_weight",
+        name="token_crossentropy",
+        **kwargs,
+    ):
+        super().__init__(reduction=reduction, name=name, **kwargs)
+        check_probability("label_smoothing", label_smoothing)
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true, y_pred):
+        logits = ops.cast(y_pred, "float32")
+        loss = keras.losses.sparse_categorical_crossentropy(
+            ops.cast(y_true, "int32"), logits, from_logits=True
+        )
+        if not self.label_smoothing:
+            return loss
+        spread = -ops.mean(ops.log_softmax(logits), axis=-1)
+        return (1 - self.label_smoothing) * loss + self.label_smoothing * spread
+
+    def get_config(self):
+        return super().get_config() | {"label_smoothing": self.label_smoothing}
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class InverseSigmoid(keras.optimizers.schedules.LearningRateSchedule):
+    """How often a decoder is fed its own answers: ever more (Bengio et al. 2015).
+
+        p(step) = 1 - k / (k + exp(step / k))
+
+    Args:
+        k: float > 0, in training steps; p is one half at `k log k`.
+    """
+
+    def __init__(self, k):
+        check_positive("k", k)
+        self.k = k
+
+    def __call__(self, step):
+        # The same, without a number that overflows.
+        return ops.sigmoid(ops.cast(step, "float32") / self.k - math.log(self.k))
+
+    def get_config(self):
+        return {"k": self.k}
+
+
+class Training:
+    """What `Seq2Seq` does to be trained: it is fed the target, one step behind."""
+
+    def compile(
+        self,
+        optimizer="adam",
+        loss=None,
+        *,
+        label_smoothing=0.0,
+        weighted_metrics=("accuracy",),
+        **kwargs,
+    ):
+        """As `keras.Model.compile`; the loss is the cross-entropy of each token.
+
+        Args:
+            label_smoothing: of the default loss; see `TokenCrossentropy`.
+            weighted_metrics: as in Keras; these leave padding out.
+        """
+        if loss is None:
+            loss = TokenCrossentropy(label_smoothing)
+        elif label_smoothing:
+            raise ValueError(
+                "`label_smoothing` must be 0 beside a `loss` of your own; received "
+                f"{label_smoothing}: give it to the loss"
+            )
+        metrics = weighted_metrics or None
+        super().compile(optimizer, loss, weighted_metrics=metrics, **kwargs)
+
+    def compile_from_config(self, config):
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.optimizer is not None:
+            self.optimizer.build(self.trainable_variables)
+
+    def train_step(self, data):
+        return super().train_step(self._teacher_forced(data))
+
+    def test_step(self, data):
+        return super().test_step(self._teacher_forced(data))
+
+    def _teacher_forced(self, data):
+        source, target, weight = keras.utils.unpack_x_y_sample_weight(data)
+        if target is None:
+            raise ValueError(
+                f"`{self.name}` needs targets to be trained on; received none"
+            )
+        start = tf.fill((tf.shape(target)[0], 1), self.start_id)
+        before = tf.concat([tf.cast(start, target.dtype), target[:, :-1]], axis=1)
+        counts = tf.cast(tf.not_equal(target, PAD), "float32")
+        if weight is not None:
+            weight = tf.cast(weight, "float32")
+            counts *= weight if weight.shape.rank == 2 else weight[:, None]
+        return (source, before), target, counts
