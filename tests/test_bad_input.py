@@ -448,8 +448,9 @@ def graphs(run, sizes):
 
 
 def is_long(kind, way):
-    """Whether XLA compiles for ten seconds and more."""
-    return way == "graph" and ("options" in kind or "residual" in kind)
+    """Whether XLA compiles for some ten seconds."""
+    long = "options", "residual", "Bidirectional", "StackedRNN"
+    return way == "graph" and any(each in kind for each in long)
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["sequence", "last step"])
