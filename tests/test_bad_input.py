@@ -449,7 +449,7 @@ def graphs(run, sizes):
 
 def is_long(kind, way):
     """Whether XLA compiles for some ten seconds."""
-    long = "options", "residual", "Bidirectional", "StackedRNN"
+    long = "options", "residual", "Bidirectional", "StackedRNN", "GRU"
     return way == "graph" and any(each in kind for each in long)
 
 

@@ -352,7 +352,7 @@ LOOPS = [
 ]
 SLOW = pytest.mark.slow
 SEEDED = [
-    pytest.param(number, seed, marks=[SLOW] if seed or number > 7 else [])
+    pytest.param(number, seed, marks=[SLOW] if seed or number > 3 else [])
     for number, seed in product(range(len(LOOPS)), range(9))
 ]
 

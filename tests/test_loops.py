@@ -260,7 +260,12 @@ STACKS = [  # cells, arguments, what is called with, whether the stack runs as o
 ]
 
 
-@pytest.mark.parametrize(("kinds", "flags", "given", "whole"), STACKS)
+LONG = [pytest.param(*case, marks=pytest.mark.slow) for case in STACKS[1:4]]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "flags", "given", "whole"), [STACKS[0], *LONG, *STACKS[4:]]
+)
 def test_a_stack_predicts_alike(kinds, flags, given, whole, rng, monkeypatch):
     spy = mock.Mock(wraps=in_shards)
     monkeypatch.setattr("keras_rnnkit.layers.stacked_rnn.in_shards", spy)
