@@ -76,7 +76,7 @@ def test_santa_fe_is_the_laser_of_the_competition():
 
 def test_santa_fe_says_what_it_needs(monkeypatch):
     monkeypatch.setitem(sys.modules, "reservoirpy", None)
-    monkeypatch.setattr("keras_rnnkit.datasets.series.find_spec", lambda name: None)
+    monkeypatch.setattr("keras_rnnkit.datasets.shipped.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="needs the package `reservoirpy`"):
         rk.datasets.santa_fe()
 

