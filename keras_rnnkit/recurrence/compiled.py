@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from keras_rnnkit.recurrence.step import Step, differentiable, gradients
+from keras_rnnkit.recurrence.step import Step, differentiable, floats_of, gradients
 
 nest = tf.nest
 
@@ -16,15 +16,15 @@ class CompiledLoop:
     """A step that is told apart into its parts, on a compiled loop.
 
     Autodiff of a loop keeps every intermediate of every step, and adds up the gradient
-    by a weight step by step. Here the forward loop keeps states and products alone, the
-    backward loop takes the gradients by what changes from step to step, and those by
-    the weights k follow it, all steps in one product:
+    by a weight step by step. Here the forward loop keeps states and products alone, and
+    the gradients by the weights of products follow the backward loop, all steps in one
+    product; that adds up those that `pointwise` has, which may be as large as a memory:
 
         z = project(x, k)    rₜ = recur(sₜ₋₁, k)    sₜ = pointwise(zₜ, rₜ, sₜ₋₁, k)
 
-        dzₜ, drₜ, dsₜ₋₁ = dsₜ ∂pointwise
+        dzₜ, drₜ, dsₜ₋₁ = dsₜ ∂pointwise        dk += dsₜ ∂pointwise/∂k
         dsₜ₋₁ += drₜ ∂recur/∂sₜ₋₁
-        dx, dk = Σₜ dzₜ ∂project + drₜ ∂recur/∂k + dsₜ ∂pointwise/∂k
+        dx, dk += Σₜ dzₜ ∂project + drₜ ∂recur/∂k
 
     All arguments are those of some rows of a batch: `x`, `noise` and `mask` are
     `(rows, time, ...)`, `states` and `row_k` are `(rows, ...)`; `k` is shared.
@@ -154,7 +154,15 @@ class CompiledLoop:
             run = tf.minimum(tf.range(length), tf.maximum(steps - 1, 0))
             x, given, before, joined = _at(run, [x, given, before, joined])
 
-        weighs = self.step.facts.weighs
+        free = {name: w for name, w in k.items() if name not in self.frozen}
+        seen = self.step.facts.weights & (free | row_k).keys()
+
+        def seen_of(k):
+            return {n: w for n, w in floats_of(k).items() if n in seen}
+
+        d_seen = nest.map_structure(
+            lambda w: tf.zeros_like(_wide(w)), seen_of(k | row_k)
+        )
         step = self.step.using(k | row_k)
         joined_0, states_0, given_0 = _at(0, [joined, before, given])
         held = step.held_at_first(joined_0, states_0, *given_0)
@@ -166,50 +174,46 @@ class CompiledLoop:
         matrices = [] if one_row else [n for n, w in k.items() if _is_matrix(w)]
         turned = k | {name: tf.transpose(k[name]) for name in matrices}
 
-        def body(t, d_states, d_held, d_joined, d_after):
+        def body(t, d_states, d_held, d_joined, d_seen):
             # Turned back within the loop, a matrix meets the gradient untransposed,
             # which is faster for several rows.
             back = {name: tf.transpose(turned[name]) for name in matrices}
-            step = self.step.using(turned | back | row_k)
+            k = turned | back | row_k
+            step = self.step.using(k)
             joined_t, states, given_t = _at(t, [joined, before, given])
             if self.return_sequences:
                 d_output_t = _at(t, d_output)
                 d_states, d_held = step.add_to_output(d_output_t, d_states, d_held)
-            if weighs:
-                d_after = _write(d_after, t, [*d_states, *d_held])
-            own, d_states, d_held = gradients(
+            own, d_states, d_held, d_k = gradients(
                 lambda: step.advance(joined_t, states, held, *given_t),
-                [joined_t, states, held],
+                [joined_t, states, held, seen_of(k)],
                 [d_states, d_held],
             )
+            d_seen = nest.map_structure(lambda d, g: d + _wide(g), d_seen, d_k)
             through = gradients(lambda: step.recur(states), states, own[-1])
             d_states = [a + b for a, b in zip(d_states, through, strict=True)]
-            return t - 1, d_states, d_held, _write(d_joined, t, own), d_after
+            return t - 1, d_states, d_held, _write(d_joined, t, own), d_seen
 
         d_joined = _arrays(joined_0, length)
-        d_after = _arrays([*states_0, *held], length) if weighs else []
-        _, d_first, _, d_joined, d_after = tf.while_loop(
+        _, d_first, _, d_joined, d_seen = tf.while_loop(
             lambda t, *_: t >= 0,
             body,
-            (steps - 1, list(d_states), d_held, d_joined, d_after),
+            (steps - 1, list(d_states), d_held, d_joined, d_seen),
         )
-
-        d_joined, d_after = ([_flat(a.stack()) for a in g] for g in (d_joined, d_after))
-        before, joined = ([v[:length] for v in values] for values in (before, joined))
-        x, given, before, joined = nest.map_structure(_flat, [x, given, before, joined])
-        held = [tf.zeros_like(d) for d in d_after[len(before) :]]
+        d_joined = [_flat(array.stack()) for array in d_joined]
+        x, before = nest.map_structure(lambda v: _flat(v[:length]), [x, before])
 
         def all_steps():
             step = self._over(length, k, row_k)
-            parts = [step.project(x), step.recur(before)]
-            if weighs:
-                parts += step.advance(joined, before, held, *given)
-            return parts
+            return [step.project(x), step.recur(before)]
 
-        free = {name: w for name, w in k.items() if name not in self.frozen}
-        weights = [w for w in nest.flatten([free, row_k]) if differentiable(w)]
-        d_parts = [d_joined[0], d_joined[-1], *d_after]
-        return d_joined[0], d_first, gradients(all_steps, weights, d_parts)
+        weights = [floats_of(free), floats_of(row_k)]
+        d_weights = gradients(all_steps, weights, [d_joined[0], d_joined[-1]])
+        for own in d_weights:
+            for name in seen & own.keys():
+                both = zip(own[name], d_seen[name], strict=True)
+                own[name] = [a + tf.cast(b, a.dtype) for a, b in both]
+        return d_joined[0], d_first, nest.flatten(d_weights)
 
     def _to_input(self, x, k, row_k, d_z):
         """Returns the gradient by `x`: apart from `backward`, as the first layer of a
@@ -292,6 +296,10 @@ def _flat(tensor):
 def _swapped(tensor):
     """Swaps time and rows."""
     return tf.transpose(tensor, [1, 0, *range(2, tensor.shape.rank)])
+
+
+def _wide(value):
+    return tf.cast(value, tf.float32) if value.dtype.size < 4 else value
 
 
 def _is_matrix(value):

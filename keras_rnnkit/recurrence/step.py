@@ -20,14 +20,14 @@ class Facts:
             on states of floats: they read no variable and draw nothing at random.
         sums: `pointwise` sees z and r in their sum alone, which then stands for both.
         output: which of the new states the output is, or `None`.
-        weighs: `pointwise` has weights of its own.
+        weights: names of what `pointwise` sees of `k`, with a gradient.
         states: type and shape of each state, of one row.
     """
 
     compiles: bool
     sums: bool
     output: int | None
-    weighs: bool
+    weights: frozenset[str]
     states: list
 
 
@@ -68,9 +68,10 @@ def look(cell, specs) -> Facts:
     found = {}
 
     def trace(x, states, k, row_k, noise):
-        weights = [w for w in nest.flatten([k, row_k]) if differentiable(w)]
+        all_k = k | row_k
+        weights = nest.flatten(floats_of(all_k))
         sources = [x, *filter(differentiable, states), *weights]
-        k = SimpleNamespace(**k | row_k)
+        k = SimpleNamespace(**all_k)
         with tf.GradientTape() as whole:
             whole.watch(sources)
             z = tf.identity(cell.project(x, k))
@@ -81,8 +82,10 @@ def look(cell, specs) -> Facts:
             found["sums"] = _are_only_summed(z, r)
             same = [i for i, state in enumerate(new_states) if state is output]
             found["output"] = same[0] if same else None
-            by_weights = pointwise.gradient([output, *new_states], weights)
-            found["weighs"] = any(g is not None for g in by_weights)
+            by_name = pointwise.gradient([output, *new_states], floats_of(all_k))
+            found["weights"] = frozenset(
+                name for name, d in by_name.items() if any(g is not None for g in d)
+            )
         zero = tf.UnconnectedGradients.ZERO
         return whole.gradient(
             [output, *new_states], sources, unconnected_gradients=zero
@@ -202,6 +205,11 @@ def gradients(function, sources, d_targets):
 
 def differentiable(value) -> bool:
     return tf.is_tensor(value) and value.dtype.is_floating
+
+
+def floats_of(k: dict) -> dict[str, list]:
+    """What is differentiable of each value."""
+    return {n: [w for w in nest.flatten(v) if differentiable(w)] for n, v in k.items()}
 
 
 def _are_only_summed(z, r) -> bool:
