@@ -1,6 +1,5 @@
-"""Sequence to sequence against plain loops: training, answers, and what is wrong."""
+"""Models of sequences against plain loops: loss, training, and what is saved."""
 
-import functools
 import inspect
 import subprocess
 import sys
@@ -15,176 +14,29 @@ from scipy.special import log_softmax
 import keras_rnnkit as rk
 from keras_rnnkit.seq2seq import InverseSigmoid, TokenCrossentropy
 from tests.helpers import assert_close, randomize
+from tests.small_seq2seq import (
+    KINDS,
+    PAD,
+    SLOW,
+    SOURCES,
+    START,
+    TOKENS,
+    UNITS,
+    alike,
+    bias_of,
+    each_kind,
+    gains_of,
+    gru,
+    make,
+    pairs,
+    scores_of,
+    shifted,
+    stacked,
+    tied,
+    told,
+    trained_to_reverse,
+)
 from tests.test_bad_input import assert_raises
-
-PAD, START, END = 0, 1, 2
-SOURCES, TOKENS, UNITS = 9, 8, 5  # the two vocabularies, and the size of a state
-STATES = {"return_sequences": True, "return_state": True}
-NEVER = -1e9  # as a logit
-SLOW = pytest.mark.slow
-ATTENTIONS = {
-    "bahdanau": lambda size: rk.BahdanauAttention(4),
-    "luong": lambda size: rk.LuongAttention(size, "general"),
-    "local": lambda size: rk.LuongAttention(4, "concat", local_window=2),
-    "none": lambda size: None,
-}
-
-
-def gru(cls=rk.GRU, units=UNITS, **more):
-    return cls(units, **{"loop": "portable"} | STATES | more)
-
-
-def make(
-    attention="luong",
-    *,
-    rng=None,
-    scale=1.2,
-    encoder=None,
-    cells=None,
-    flags=None,
-    **more,
-):
-    """A small model, with random weights where there is an `rng`.
-
-    These give no token a greater share of all logits, so that what is said varies.
-
-    Args:
-        scale: of the weights.
-        flags: dict, more arguments of the decoder.
-        more: those of the model.
-    """
-    cells = cells or [rk.GRUCell(UNITS)]
-    of_attention = ATTENTIONS[attention](cells[-1].output_size)
-    flags = {"loop": "portable"} | (flags or {})
-    given = {
-        "encoder": encoder or gru(),
-        "decoder": rk.AttentionDecoder(cells, of_attention, **flags),
-        "source_embedding": keras.layers.Embedding(SOURCES, 4),
-        "target_embedding": keras.layers.Embedding(TOKENS, 4),
-        "output": keras.layers.Dense(TOKENS),
-        "start_id": START,
-        "end_id": END,
-    }
-    model = rk.Seq2Seq(**given | more)
-    if rng is not None:
-        randomize(model, rng, scale)
-        x, fed = rng.integers(1, 8, (2, 40, 4))
-        bias = bias_of(model)
-        bias.assign(bias - np.mean(model((x, fed)), axis=(0, 1)))
-    return model
-
-
-def bias_of(model):
-    """The weight that is added to the logits."""
-    return model.output_bias if model.tie_embeddings else model.output_layer.weights[-1]
-
-
-def stacked():
-    layers = gru(rk.LSTM, 4), gru()
-    return {
-        "encoder": rk.StackedRNN(layers, **STATES),
-        "cells": [rk.LSTMCell(4), rk.GRUCell(UNITS)],
-        "bridge": "copy",
-    }
-
-
-def tied():
-    embedding = keras.layers.Embedding(TOKENS, UNITS)
-    return {"target_embedding": embedding, "output": None, "tie_embeddings": True}
-
-
-KINDS = {
-    "bahdanau": lambda: {"attention": "bahdanau"},
-    "luong": lambda: {"flags": {"input_feeding": False}},
-    "local": lambda: {"attention": "local", "flags": {"units": 3}},
-    "none": lambda: {"attention": "none", "bridge": "copy"},
-    "zeros": lambda: {"bridge": "zeros"},
-    "stacked": stacked,
-    "tied": tied,
-    "bidirectional": lambda: {
-        "encoder": rk.Bidirectional(gru(rk.LSTM, 3)),
-        "cells": [rk.LSTMCell(4), rk.GRUCell(UNITS)],
-        "output": keras.Sequential(
-            [keras.layers.Dense(3, "tanh"), keras.layers.Dense(TOKENS)]
-        ),
-    },
-    "backwards": lambda: {"encoder": gru(go_backwards=True), "attention": "local"},
-    "cells": lambda: {
-        "encoder": rk.RNN([rk.GRUCell(3), rk.LSTMCell(2)], **STATES),
-        "flags": {"return_attention": True, "return_state": True},
-    },
-}
-each_kind = pytest.mark.parametrize("kind", KINDS)
-
-
-def pairs(rng, rows=6, source=5, target=4, tokens=TOKENS):
-    """Sources, the first of padding alone, and targets that end."""
-    x = rng.integers(1, SOURCES, (rows, source))
-    x[np.arange(source) > rng.integers(0, max(source, 1), (rows, 1))] = PAD
-    x[:1] = PAD
-    y = rng.integers(END + 1, tokens, (rows, target))
-    last = rng.integers(0, target, (rows, 1))
-    y[np.arange(target) == last] = END
-    y[np.arange(target) > last] = PAD
-    return x, y
-
-
-def shifted(y):
-    """What the decoder is fed."""
-    return np.insert(y, 0, START, axis=1)[:, :-1]
-
-
-def gains_of(model, x, y):
-    """Log-probabilities of what may follow, `(batch, target, vocabulary)`."""
-    return log_softmax(np.asarray(model((x, shifted(y))), float), axis=-1)
-
-
-def told(gains, y):
-    """The log-probabilities of the tokens."""
-    return np.take_along_axis(gains, y[..., None], axis=-1)[..., 0]
-
-
-def attention_of(model, x, y):
-    """The weights while the decoder is fed `y`, by a decoder that returns them."""
-    config = model.decoder.get_config() | {"return_attention": True}
-    decoder = type(model.decoder).from_config(config)
-    memory, mask, states = model.encode(tf.constant(x))
-    fed = model.target_embedding(shifted(y))
-    run = {"memory": memory, "memory_mask": mask, "initial_state": states}
-    decoder(fed, **run)
-    decoder.set_weights(model.decoder.get_weights())
-    return np.asarray(decoder(fed, **run)[1])
-
-
-# Training
-
-
-def reversal(rng, rows, longest=6, tokens=12):
-    """Sequences, and the same turned round."""
-    x, y = np.zeros((2, rows, longest + 1), int)
-    for i, length in enumerate(rng.integers(1, longest + 1, rows)):
-        x[i, :length] = rng.integers(END + 1, tokens, length)
-        y[i, : length + 1] = [*x[i, :length][::-1], END]
-    return x[:, :longest], y
-
-
-@functools.cache
-def trained_to_reverse(attention, units=48, tokens=12):
-    """A model that knows how, and what it was trained on."""
-    keras.utils.set_random_seed(0)
-    x, y = reversal(np.random.default_rng(0), 1000, tokens=tokens)
-    model = make(
-        encoder=rk.Bidirectional(gru(units=units // 2)),
-        cells=[rk.GRUCell(units)],
-        attention=attention,
-        flags={"input_feeding": False, "loop": "portable"},
-        source_embedding=keras.layers.Embedding(tokens, 16),
-        target_embedding=keras.layers.Embedding(tokens, 16),
-        output=keras.layers.Dense(tokens),
-    )
-    model.compile(keras.optimizers.Adam(0.01))
-    model.fit(x, y, batch_size=20, epochs=4, verbose=0)
-    return model, x, y
 
 
 @pytest.mark.parametrize("attention", ["luong", pytest.param("bahdanau", marks=SLOW)])
@@ -345,16 +197,11 @@ def test_a_model_trains_and_answers_in_float16(rng):
     assert logits.dtype == "float32"
     found = model.generate(x, max_length=4, return_scores=True, method="beam", n_best=2)
     words, scores = (each[:, 0] for each in found)
-    expected = total(gains_of(model, x, words), words)
+    expected = scores_of(model, x, words)
     np.testing.assert_allclose(scores, expected, rtol=2e-2)
 
 
 # The model
-
-
-def alike(logits, others, tolerance=1e-5):
-    assert logits.shape == others.shape
-    assert np.abs(np.asarray(logits) - others).max() <= tolerance * np.abs(others).max()
 
 
 @each_kind
@@ -490,6 +337,27 @@ def test_draws_are_fed_and_gradients_go_round_them(rng):
     np.testing.assert_array_equal(drawing((x, shifted(y))), forced((x, shifted(y))))
 
 
+def test_drawing_nothing_leaves_zoneout_its_draws(rng):
+    def made(sampling):
+        cells = [rk.GRUCell(UNITS, zoneout=0.5, seed=3)]
+        return make("none", cells=cells, sampling=sampling)
+
+    never, plain = made(Always(0.0)), made(0.0)
+    randomize(never, rng)
+    plain.set_weights(never.get_weights())
+    x, y = pairs(rng)
+    expected = plain((x, shifted(y)), training=True).numpy()
+    alike(never((x, shifted(y)), training=True), expected)
+    assert np.abs(expected - plain((x, shifted(y)))).max() > 0.01
+
+
+def test_targets_may_have_no_step(rng):
+    model, (x, _) = make(sampling=0.5, rng=rng), pairs(rng)
+    for training in True, False:
+        logits = model((x, np.zeros((len(x), 0), int)), training=training)
+        assert logits.shape == (len(x), 0, TOKENS)
+
+
 def test_every_token_is_drawn_or_not_by_itself(rng):
     model = with_favourite(make(sampling=0.5, seed=1, rng=rng))
     rows = 400
@@ -518,7 +386,8 @@ def test_draws_follow_the_models_own_distribution(rng):
     distance = np.abs(logits[:, None, 1] - expected[:, 1]).max(axis=-1)
     assert distance.min(axis=1).max() < 1e-4
     share = np.bincount(distance.argmin(axis=1), minlength=TOKENS) / rows
-    wanted = np.exp(log_softmax(expected[0, 0]))
+    wanted = np.exp(log_softmax(expected[0, 0, 1:]))  # of all but padding
+    wanted = np.insert(wanted, PAD, 0)
     assert np.abs(share - wanted).max() < 0.05
     assert wanted.max() < 0.9  # there is something to draw
 
@@ -547,406 +416,6 @@ def test_a_schedule_is_of_the_steps_trained(rng):
         alike(model((x, shifted(y)), training=True), logits)
     assert model.fit(x, y, verbose=0).history["loss"][0] > 0
     assert model.optimizer.iterations == 10**7 + 1
-
-
-# Answers
-
-
-def total(gains, words):
-    """The sum of the log-probabilities of answers up to their ends."""
-    there = np.cumsum(words == END, axis=1) - (words == END) == 0
-    return np.sum(told(gains, words) * there, axis=1)
-
-
-def greedy_by_hand(model, x, max_length):
-    """Asks the whole model again for every token."""
-    words = np.zeros((len(x), 0), int)
-    for _ in range(max_length):
-        gains = gains_of(model, x, np.pad(words, [(0, 0), (0, 1)]))[:, -1]
-        ended = (words == END).any(axis=1, keepdims=True)
-        words = np.hstack([words, np.where(ended, PAD, gains.argmax(1)[:, None])])
-    return words
-
-
-@each_kind
-def test_greedy_says_what_a_plain_loop_over_the_model_says(kind, rng):
-    model, (x, _) = make(**KINDS[kind](), rng=rng), pairs(rng, 12)
-    flags = {"return_scores": True, "return_attention": kind != "none"}
-    words, scores, *weights = model.generate(x, max_length=7, **flags)
-    expected = greedy_by_hand(model, x, 7)
-    assert words.dtype == "int32"
-    np.testing.assert_array_equal(words, expected)
-    assert len({tuple(row) for row in words}) > 3
-    assert_close(scores, total(gains_of(model, x, words), words).astype("float32"))
-    if weights:
-        assert_looks(model, x, words, *weights)
-    if kind not in ("bahdanau", "none", "stacked"):
-        return
-    beam = model.generate(x, max_length=7, method="beam", beam_width=1, **flags)
-    np.testing.assert_array_equal(beam[0], words)
-    for ours, theirs in zip(beam[1:], (scores, *weights), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-5)
-
-
-def assert_looks(model, x, words, weights):
-    """Weights are those of the decoder that is fed the answer, up to its end."""
-    assert weights.shape == (*words.shape, x.shape[1])
-    ends = words == END
-    there = np.cumsum(ends, axis=1) - ends == 0
-    expected = attention_of(model, x, words) * there[..., None]
-    np.testing.assert_allclose(weights, expected, atol=2e-5)
-    assert not np.any(weights[~there])
-    assert not np.any(weights.transpose(0, 2, 1)[x == PAD])
-    if not getattr(model.decoder.cell.attention, "local_window", None):
-        sums = there * np.any(x, axis=1, keepdims=True)
-        np.testing.assert_allclose(weights.sum(axis=-1), sums, atol=1e-5)
-
-
-def without(model, *tokens):
-    """Has the model never say some tokens."""
-    bias = bias_of(model).numpy()
-    bias[list(tokens)] = NEVER
-    bias_of(model).assign(bias)
-    return model
-
-
-def every_answer(symbols, max_length):
-    """All answers, padded."""
-    found = list(product(symbols, repeat=max_length))
-    for n in range(max_length):
-        pad = (PAD,) * (max_length - n - 1)
-        found += [(*body, END, *pad) for body in product(symbols, repeat=n)]
-    return np.array(found)
-
-
-@pytest.mark.parametrize(
-    ("attention", "alpha", "beta"),
-    [
-        ("bahdanau", 0.0, 0.0),
-        ("local", 0.6, 0.4),
-        *(pytest.param("luong", *x, marks=SLOW) for x in ((1.0, 0.0), (0.0, 0.7))),
-    ],
-)
-def test_a_wide_beam_is_an_exhaustive_search(attention, alpha, beta, rng):
-    symbols = 3, 4
-    others = [token for token in range(TOKENS) if token not in (END, *symbols)]
-    model = without(make(attention, rng=rng), *others)
-    x, answers = pairs(rng, 3)[0], every_answer(symbols, 4)
-    width = len(answers)
-    assert width == 31  # wider than the vocabulary
-    words, scores, weights = model.generate(
-        x,
-        max_length=4,
-        method="beam",
-        beam_width=width,
-        n_best=width,
-        length_penalty=alpha,
-        coverage_penalty=beta,
-        return_scores=True,
-        return_attention=True,
-    )
-    assert words.shape == (3, width, 4)
-    assert scores.shape == (3, width)
-    assert weights.shape == (3, width, 4, 5)
-    for row in range(3):
-        source = np.repeat(x[row : row + 1], width, axis=0)
-        lengths = np.count_nonzero(answers, axis=1)
-        sums = total(gains_of(model, source, answers), answers)
-        looks = attention_of(model, source, answers)
-        looks = looks * (np.arange(4) < lengths[:, None])[..., None]
-        covered = np.log(np.clip(looks.sum(axis=1), 1e-6, 1)) * (source != PAD)
-        ranks = sums / ((5 + lengths) / 6) ** alpha + beta * covered.sum(axis=1)
-        order = np.argsort(-ranks)
-        np.testing.assert_allclose(scores[row], ranks[order], atol=2e-5)
-        assert np.diff(ranks[order]).max() < -1e-5  # no two of them are equal
-        np.testing.assert_array_equal(words[row], answers[order])
-        np.testing.assert_allclose(weights[row], looks[order], atol=2e-5)
-
-
-def test_beams_that_change_places_keep_their_looks_and_states(rng):
-    model, (x, _) = make(**stacked(), rng=rng), pairs(rng, 12)
-    for options in {}, {"n_best": 3, "length_penalty": 1.0}:
-        words, scores, weights = model.generate(
-            x,
-            max_length=6,
-            method="beam",
-            beam_width=4,
-            return_scores=True,
-            return_attention=True,
-            **options,
-        )
-        n = options.get("n_best", 1)
-        words, scores, weights = (
-            each.reshape(12, n, *each.shape[2 - (n == 1) :])
-            for each in (words, scores, weights)
-        )
-        assert np.all(np.diff(scores, axis=1) <= 0)
-        for number in range(n):
-            said = words[:, number]
-            lengths = (np.cumsum(said == END, 1) - (said == END) == 0).sum(1)
-            lp = ((5 + lengths) / 6) ** options.get("length_penalty", 0)
-            expected = total(gains_of(model, x, said), said) / lp
-            np.testing.assert_allclose(scores[:, number], expected, rtol=2e-5)
-            assert_looks(model, x, said, weights[:, number])
-    greedy = model.generate(x, max_length=6, return_scores=True)
-    assert np.any(greedy[0] != words[:, 0])
-
-
-def test_a_sample_is_drawn_by_its_seed(rng):
-    x = np.repeat(pairs(rng, 2)[0][1:], 8, axis=0)
-    model = make(seed=3, rng=rng)
-    drawn = {"max_length": 6, "method": "sample"}
-    first = model.generate(x, seed=2**40, **drawn)
-    assert len({tuple(row) for row in first}) > 3
-    np.testing.assert_array_equal(model.generate(x, seed=2**40, **drawn), first)
-    assert np.any(model.generate(x, seed=6, **drawn) != first)
-    # Without a seed, by the model's own, which other searches leave alone.
-    own = [model.generate(x, **drawn) for _ in range(2)]
-    assert np.any(own[0] != own[1])
-    twin = make(seed=3)
-    twin.set_weights(model.get_weights())
-    twin.generate(x, max_length=6)
-    twin.generate(x, max_length=6, method="beam")
-    np.testing.assert_array_equal(twin.generate(x, **drawn), own[0])
-    greedy, scores = model.generate(x, max_length=6, return_scores=True)
-    words, told = model.generate(x, top_k=1, return_scores=True, **drawn)
-    np.testing.assert_array_equal(words, greedy)
-    np.testing.assert_array_equal(told, scores)
-    for options in {"temperature": 1e-3}, {"top_p": 1e-6}:
-        np.testing.assert_array_equal(model.generate(x, **options, **drawn), greedy)
-
-
-@pytest.mark.parametrize("method", ["greedy", "beam"])
-def test_rows_do_not_touch_each_other(method, rng):
-    model, (x, _) = make(**stacked(), rng=rng), pairs(rng, 8)
-    flags = {"return_scores": True, "return_attention": True, "method": method}
-    found = model.generate(x, max_length=5, **flags)
-    for row in 0, 3:
-        strange = pairs(rng, 8)[0]
-        strange[row] = x[row]
-        for ours, theirs in zip(
-            model.generate(strange, max_length=5, **flags), found, strict=True
-        ):
-            np.testing.assert_array_equal(ours[row], theirs[row])
-    alone = [model.generate(x[i : i + 1], max_length=5, **flags) for i in range(8)]
-    wider = model.generate(np.pad(x, [(0, 0), (0, 4)]), max_length=5, **flags)
-    for ours, other, theirs in zip(zip(*alone, strict=True), wider, found, strict=True):
-        np.testing.assert_allclose(np.concatenate(ours), theirs, atol=1e-5)
-        other = other[..., :5] if other.ndim == 3 else other
-        np.testing.assert_allclose(other, theirs, atol=1e-5)
-
-
-def test_a_search_stops_when_all_rows_have_ended(rng):
-    model, (x, _) = make(rng=rng), pairs(rng, 4)
-    cell, calls = model.decoder.cell, []
-    decode = cell.decode
-    cell.decode = lambda *args: calls.append(args) or decode(*args)
-    bias_of(model).assign_add(3 * np.eye(TOKENS)[END])
-    found = model.search(tf.constant(x), max_length=50)
-    assert 1 < len(calls) < 50
-    assert len(calls) == found.lengths.numpy().max()
-    assert len(calls) > found.lengths.numpy().min()
-
-
-def test_calls_of_other_sizes_do_not_trace_again_and_see_new_weights(rng):
-    model = make(encoder=gru(loop="auto"), rng=rng)
-    for rows, steps in (3, 5), (1, 2), (5, 11), (0, 4), (4, 0):
-        x = pairs(rng, rows, steps)[0]
-        words = model.generate(x, max_length=4)
-        np.testing.assert_array_equal(words, greedy_by_hand(model, x, 4))
-        assert words.shape == (rows, 4)
-    run = model._searcher("greedy", max_length=4)
-    assert run.experimental_get_tracing_count() == 1
-    x, y = pairs(rng)
-    before = model.generate(x, max_length=4)
-    model.compile(keras.optimizers.SGD(1.0), run_eagerly=True)
-    model.fit(x, y, epochs=3, verbose=0)
-    after = model.generate(x, max_length=4)
-    assert np.any(after != before)
-    np.testing.assert_array_equal(after, greedy_by_hand(model, x, 4))
-    assert run.experimental_get_tracing_count() == 1
-
-
-def test_what_is_given_may_be_of_any_kind_of_integer(rng):
-    model, (x, _) = make(rng=rng), pairs(rng)
-    expected = model.generate(x, max_length=3)
-    for same in x.tolist(), tf.constant(x), x.astype("uint8"), x.astype("int16"):
-        np.testing.assert_array_equal(model.generate(same, max_length=3), expected)
-
-
-def test_an_end_that_does_not_come_is_missing(rng):
-    model, (x, _) = without(make(rng=rng), PAD, START, END), pairs(rng)
-    for method in "greedy", "beam", "sample":
-        words, scores, weights = model.generate(
-            x,
-            max_length=5,
-            method=method,
-            return_scores=True,
-            return_attention=True,
-        )
-        assert np.all(words > END)
-        assert_looks(model, x, words, weights)
-        assert_close(scores, told(gains_of(model, x, words), words).sum(1).astype("f"))
-
-
-# What is wrong
-
-ANSWERS = {
-    "unknown": (
-        {"source": [[1, 2], [3, SOURCES]]},
-        "`source` must hold tokens from 0 to 8; received 9 in row 1, step 1",
-    ),
-    "negative": ({"source": [[-1]]}, "from 0 to 8; received -1 in row 0, step 0"),
-    "float": (
-        {"source": np.ones((2, 3))},
-        r"`source` must be an int array \(batch, source\); received float64 of shape "
-        r"\(2, 3\)",
-    ),
-    "rank": ({"source": [1, 2]}, r"received int64 of shape \(2,\)"),
-    "length": ({"max_length": 0}, "`max_length` must be a positive integer; rec.* 0"),
-    "method": (
-        {"method": "best"},
-        "`method` must be one of 'greedy', 'beam', 'sample'; received 'best'",
-    ),
-    "greedy n_best": (
-        {"n_best": 2},
-        "`n_best` must be 1 with `method='greedy'`; received 2: pass `method='beam'`",
-    ),
-    "sample n_best": ({"n_best": 2, "method": "sample"}, "must be 1 .*'sample'"),
-    "n_best": (
-        {"n_best": 4, "beam_width": 3, "method": "beam"},
-        "`n_best` must be <= 3, the `beam_width`; received 4",
-    ),
-    "width": ({"beam_width": 0, "method": "beam"}, "`beam_width` must be .*; rec.* 0"),
-    "temperature": (
-        {"temperature": 0.0, "method": "sample"},
-        "`temperature` must be > 0; received 0.0",
-    ),
-    "top_p": ({"top_p": 2.0, "method": "sample"}, "`top_p` must lie in .* 2.0"),
-    "seed": (
-        {"seed": 1.5, "method": "sample"},
-        "`seed` must be an integer >= 0; received 1.5",
-    ),
-    "attention": (
-        {"return_attention": True, "attention": "none"},
-        "`return_attention` and `coverage_penalty` need a decoder with attention; "
-        "`seq2_seq.*` has none",
-    ),
-    "coverage": (
-        {"coverage_penalty": 0.1, "attention": "none", "method": "beam"},
-        "need a decoder with attention",
-    ),
-}
-
-
-@pytest.mark.parametrize(("given", "message"), ANSWERS.values(), ids=ANSWERS)
-def test_a_wrong_argument_of_generate_raises(given, message):
-    given = {"source": [[1, 2]], "max_length": 3} | given
-    model = make(given.pop("attention", "luong"))
-    assert_raises(message, model.generate, **given)
-
-
-def decoder(**flags):
-    return rk.AttentionDecoder(rk.GRUCell(UNITS), rk.LuongAttention(UNITS), **flags)
-
-
-PARTS = {
-    "no states": (
-        lambda: {"encoder": rk.GRU(5, return_sequences=True)},
-        "`encoder` must be a recurrent layer with `return_sequences=True` and "
-        "`return_state=True`; received <GRU",
-    ),
-    "no sequences": (
-        lambda: {"encoder": rk.GRU(5, return_state=True)},
-        "`encoder` must be a recurrent layer with `return_sequences=True`",
-    ),
-    "no encoder": (lambda: {"encoder": keras.layers.Dense(5)}, "`encoder`.*<Dense"),
-    "merge_mode": (
-        lambda: {"encoder": rk.Bidirectional(gru(), merge_mode=None)},
-        "`encoder` must return one sequence; received `merge_mode=None`",
-    ),
-    "decoder": (
-        lambda: {"decoder": gru()},
-        "`decoder` must be an `AttentionDecoder` with `return_sequences=True` that "
-        "runs forwards; received <GRU",
-    ),
-    "last step": (
-        lambda: {"decoder": decoder(return_sequences=False)},
-        "`decoder` must .* with `return_sequences=True`",
-    ),
-    "backwards": (
-        lambda: {"decoder": decoder(go_backwards=True)},
-        "`decoder` must .* that runs forwards",
-    ),
-    **{
-        f"{name} of another kind": (
-            lambda name=name: {name: keras.layers.Dense(4)},
-            f"`{name}` must be a `keras.layers.Embedding`; received <Dense",
-        )
-        for name in ("source_embedding", "target_embedding")
-    },
-    **{
-        f"{name} {bad}": (
-            lambda name=name, bad=bad: {name: bad},
-            f"`{name}` must {say}",
-        )
-        for name in ("start_id", "end_id")
-        for bad, say in (
-            (0, "be a positive integer; received 0"),
-            (1.5, "be a positive integer; received 1.5"),
-            (TOKENS, "be less than the 8 tokens of `target_embedding`; received 8"),
-        )
-    },
-    "bridge": (
-        lambda: {"bridge": "tanh"},
-        "`bridge` must be one of 'dense', 'copy', 'zeros'; received 'tanh'",
-    ),
-    "copy": (
-        lambda: {"encoder": rk.Bidirectional(gru()), "bridge": "copy"},
-        r"`bridge='copy'` needs states of the same sizes; received \[5, 5\] of the "
-        r"encoder and \[5\] of the decoder: pass `bridge='dense'`",
-    ),
-    "dropout": (lambda: {"dropout": 1.0}, r"`dropout` must lie in \[0, 1\).* 1.0"),
-    "sampling": (lambda: {"sampling": -0.1}, r"`sampling` must lie in \[0, 1\)"),
-    "tied to an output": (
-        lambda: {"tie_embeddings": True},
-        "`tie_embeddings=True` needs `output=None` and a target embedding as wide as "
-        "the decoder's output; received <Dense.*, 4 and 5",
-    ),
-    "tied widths": (
-        lambda: {"tie_embeddings": True, "output": None},
-        "`tie_embeddings=True` needs .*; received None, 4 and 5",
-    ),
-    "no output": (
-        lambda: {"output": None},
-        r"`output` must be a layer that makes logits, such as `Dense\(vocabulary\)`; "
-        "received None without `tie_embeddings=True`",
-    ),
-    "width of output": (
-        lambda: {"output": keras.layers.Dense(TOKENS + 1)},
-        "`output` must make a logit for each of the 8 tokens of `target_embedding`; "
-        "received 9",
-    ),
-}
-
-
-@pytest.mark.parametrize(("given", "message"), PARTS.values(), ids=PARTS)
-def test_parts_that_do_not_fit_raise(given, message):
-    assert_raises(message, lambda: make(**given()))
-
-
-def test_a_wrong_call_says_what_to_do(rng):
-    model, (x, y) = make("none"), pairs(rng)
-    model.compile(run_eagerly=True)
-    assert_raises(r"takes the pair \(source, target\); received", model, x)
-    assert_raises("call `generate` for answers", model.predict, x, verbose=0)
-    assert_raises("needs targets to be trained on; received none", model.fit, x)
-    wrong = {"loss": TokenCrossentropy(), "label_smoothing": 0.1}
-    assert_raises("`label_smoothing` must be 0 beside", model.compile, **wrong)
-    assert_raises(r"`label_smoothing` must lie in \[0, 1\)", TokenCrossentropy, 1.0)
-    np.testing.assert_allclose(
-        model.predict((x, shifted(y)), verbose=0), model((x, shifted(y))), atol=1e-6
-    )
 
 
 # What is saved comes back

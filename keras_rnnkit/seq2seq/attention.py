@@ -15,6 +15,7 @@ from keras_rnnkit.cells.split import constants_of
 from keras_rnnkit.layers.checks import check_lengths, check_mask
 from keras_rnnkit.recurrence import as_mask
 
+SMALLEST = 1e-12  # a squared norm that is divided by
 SCORES = "dot", "general", "concat"
 
 
@@ -66,6 +67,12 @@ class Attention(keras.layers.Layer):
 
     def project(self, memory):
         """The keys, `(batch, source, size)`: what of the score needs no query."""
+        if not self.built:
+            raise ValueError(
+                f"`{self.name}` must be built before `project` is called: call it on a "
+                "query and a memory, or its `build(memory_shape, query_shape)`"
+            )
+        memory = ops.cast(memory, self.compute_dtype)
         return self.project_by(memory, self.constants())
 
     def valid(self, memory, mask=None, lengths=None):
@@ -112,8 +119,9 @@ class Attention(keras.layers.Layer):
             k: see `constants`.
         """
         valid, factor = self.window(query, valid, keys, k)
-        weights = masked_softmax(self.score(query, keys, k), valid)
+        weights = masked_softmax(wide(self.score(query, keys, k)), valid)
         weights = weights if factor is None else weights * factor
+        weights = ops.cast(weights, query.dtype)
         return ops.matmul(weights, memory), weights
 
     def call(self, query, memory, mask=None, lengths=None, keys=None):
@@ -226,8 +234,10 @@ class BahdanauAttention(AdditiveScore):
     def score(self, query, keys, k):
         if not self.normalize:
             return self.additive_score(query, keys, k, k.scale)
-        norm = ops.sqrt(ops.sum(ops.square(k.scale)))
-        return self.additive_score(query, keys, k, k.gain * k.scale / norm, k.bias)
+        scale = wide(k.scale)
+        norm = ops.sqrt(ops.maximum(ops.sum(ops.square(scale)), SMALLEST))
+        scale = k.gain * ops.cast(scale / norm, k.scale.dtype)
+        return self.additive_score(query, keys, k, scale, k.bias)
 
     def get_config(self):
         return super().get_config() | {"normalize": self.normalize}
@@ -292,7 +302,7 @@ class LuongAttention(AdditiveScore):
     def score(self, query, keys, k):
         if self.kind == "concat":
             return self.additive_score(query, keys, k, k.scale)
-        return tf.matmul(query, keys, transpose_b=True)
+        return tf.matmul(wide(query), wide(keys), transpose_b=True)  # unbounded
 
     def window(self, query, valid, keys, k):
         valid, _ = super().window(query, valid, keys, k)
@@ -306,7 +316,7 @@ class LuongAttention(AdditiveScore):
         distance = steps - (tf.cast(count, share.dtype) * share)[..., None]
         near = abs(distance) <= self.local_window
         bell = ops.exp(-2 * ops.square(distance / self.local_window))
-        return near if valid is None else near & valid, ops.cast(bell, query.dtype)
+        return near if valid is None else near & valid, bell
 
     def get_config(self):
         own = {"score": self.kind, "local_window": self.local_window}
@@ -314,18 +324,14 @@ class LuongAttention(AdditiveScore):
 
 
 def masked_softmax(scores, valid):
-    """Softmax over the last axis where `valid`, zero elsewhere; all zero without any.
-
-    In float32 where the scores are narrower.
-    """
-    x = wide(scores)
+    """Softmax over the last axis where `valid`, zero elsewhere; zeros without any."""
     if valid is None:
-        return ops.cast(tf.nn.softmax(x), scores.dtype)
-    x = ops.where(valid, x, x.dtype.min)
+        return tf.nn.softmax(scores)
+    x = ops.where(valid, scores, scores.dtype.min)
     top = ops.stop_gradient(tf.reduce_max(x, axis=-1, keepdims=True))
     shares = ops.where(valid, ops.exp(x - top), 0)
     total = ops.sum(shares, axis=-1, keepdims=True)
-    return ops.cast(shares / ops.where(total > 0, total, 1), scores.dtype)
+    return shares / ops.where(total > 0, total, 1)
 
 
 def times(x, kernel):

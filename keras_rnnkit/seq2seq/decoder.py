@@ -115,7 +115,8 @@ class AttentionDecoder(RNN):
         rows, steps = {}, None
         if self.cell.attention:
             valid = self.cell.attention.valid(memory, memory_mask, memory_lengths)
-            if memory.shape[1] is None and self._is_to_be_fast(sequences.shape):
+            unknown = self.cell.input_feeding and memory.shape[1] is None
+            if unknown and self._is_to_be_fast(sequences.shape):
                 steps, memory, valid = with_known_sizes(memory, valid)
             rows = self.cell.memory_constants(memory, valid)
         return self.run_checked(
@@ -129,8 +130,9 @@ class AttentionDecoder(RNN):
             rows: dict, the memory as constants of each row.
             steps: of the memory, if it is padded.
         """
-        outputs = super().run(sequences, initial_state, mask, training, rows=rows)
         cell = self.cell
+        seen = rows if cell.input_feeding else None  # what the loop itself looks at
+        outputs = super().run(sequences, initial_state, mask, training, rows=seen)
         if not cell.attention or (cell.input_feeding and not self.return_attention):
             return outputs
         output, *states = outputs if self.return_state else [outputs]

@@ -191,29 +191,30 @@ class AttentionDecoderCell(SplitCell):
         return output, [*new_states, a]
 
     def look(self, query, k):
-        """Returns a and the weights, from h `(batch, size)` or `(batch, steps, size)`.
+        """Returns a and the weights.
 
         Args:
+            query: h, `(batch, size)` or `(batch, steps, size)`.
             k: `constants` and `memory_constants`.
         """
-        queries = query if len(query.shape) == 3 else query[:, None]
+        several = len(query.shape) == 3
         context, weights = self.attention.attend(
-            queries,
+            query if several else query[:, None],
             k.memory,
             k.keys,
             vars(k).get("valid"),
             self._of(len(self.cells), k),
         )
-        if len(query.shape) == 2:
+        if not several:
             context, weights = context[:, 0], weights[:, 0]
         both = ops.concatenate([context, query], axis=-1)
         return ops.tanh(ops.matmul(both, k.output_kernel)), weights
 
-    def decode(self, inputs, states, k):
+    def decode(self, inputs, states, k, noise=None):
         """A single step: returns the decoder's output, the weights, or None, and the
         states."""
         z, r = self.project(inputs, k), self.recur(states, k)
-        query, states = self._run_cells(z, r, states, k, None)
+        query, states = self._run_cells(z, r, states, k, noise)
         if self.attention is None:
             return query, None, states
         a, weights = self.look(query, k)

@@ -1,5 +1,7 @@
 """Answers: a model of sequences says what follows, token by token."""
 
+import inspect
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +17,12 @@ OPTIONS = {
     "beam": ("beam_width", "length_penalty", "coverage_penalty", "n_best"),
     "sample": ("temperature", "top_k", "top_p"),
 }
+
+
+def without_padding(logits):
+    """The logits of what may be said."""
+    tokens = tf.range(logits.shape[-1])
+    return tf.where(tokens == PAD, tf.constant(-math.inf, logits.dtype), logits)
 
 
 class Generation:
@@ -52,9 +60,9 @@ class Generation:
 
         Returns:
             Tokens, int array `(batch, max_length)`, the end symbol last and padding
-            behind it; the end symbol is missing where it did not come in time. Scores
-            `(batch,)` and weights `(batch, max_length, source)` follow if asked for.
-            With `n_best` above 1 each has an axis more, after the batch.
+            behind it, and nowhere else; the end symbol is missing where it did not come
+            in time. Scores `(batch,)` and weights `(batch, max_length, source)` follow
+            if asked for. With `n_best` above 1 each has an axis more, after the batch.
 
         Raises:
             ValueError: a wrong argument, or a token that the model does not know.
@@ -71,11 +79,7 @@ class Generation:
             "top_p": top_p,
         }
         options = {name: given[name] for name in OPTIONS[method]}
-        if method != "beam" and n_best != 1:
-            raise ValueError(
-                f"`n_best` must be 1 with `method={method!r}`; received {n_best}: pass "
-                "`method='beam'`"
-            )
+        self._check_left_out(method, given)
         if (return_attention or coverage_penalty) and not self.decoder.cell.attention:
             raise ValueError(
                 "`return_attention` and `coverage_penalty` need a decoder with "
@@ -94,6 +98,18 @@ class Generation:
         given += [found.records] if return_attention else []
         given = [(each[:, 0] if n_best == 1 else each).numpy() for each in given]
         return given[0] if len(given) == 1 else tuple(given)
+
+    def _check_left_out(self, method, given):
+        """Raises if an argument of another method is not the default."""
+        usual = inspect.signature(self.generate).parameters
+        for other, names in OPTIONS.items():
+            for name in names:
+                default = usual[name].default
+                if other != method and given[name] != default:
+                    raise ValueError(
+                        f"`{name}` must be {default} with `method={method!r}`; "
+                        f"received {given[name]}: pass `method={other!r}`"
+                    )
 
     def _checked(self, source):
         source = np.asarray(source)
@@ -115,7 +131,7 @@ class Generation:
     def _searcher(self, method, **options):
         """The compiled search of a method, made once for its options."""
         known = vars(self).setdefault("_searchers", {})  # hidden from Keras's tracking
-        key = method, *options.values()
+        key = method, *map(repr, options.values())
         if key not in known:
 
             def run_search(source, seed):
@@ -140,8 +156,14 @@ class Generation:
         if method == "beam":
             options["memory_mask"] = mask
             memory, mask = (tf.repeat(each, width, axis=0) for each in (memory, mask))
+        step = self._stepper(memory, mask)
+
+        def say(tokens, states):
+            logits, *rest = step(tokens, states)
+            return without_padding(logits), *rest
+
         return getattr(search, method)(
-            self._stepper(memory, mask),
+            say,
             first,
             batch_size=tf.shape(source)[0],
             start_id=self.start_id,
@@ -164,9 +186,9 @@ class Generation:
         k = k | cell.row_constants(tf.shape(memory)[0], training)
         k = SimpleNamespace(**k | cell.memory_constants(memory, mask))
 
-        def step(tokens, states):
+        def step(tokens, states, noise=None):
             x = self._embedded(self.target_embedding, tokens, training)
-            output, weights, states = cell.decode(x, states, k)
+            output, weights, states = cell.decode(x, states, k, noise)
             return self.logits(self._dropped(output, training)), states, weights
 
         return step

@@ -13,7 +13,7 @@ from keras_rnnkit.arguments import (
 from keras_rnnkit.layers.stacked_rnn import state_sizes
 from keras_rnnkit.recurrence import run
 from keras_rnnkit.seq2seq.decoder import AttentionDecoder
-from keras_rnnkit.seq2seq.generation import PAD, Generation
+from keras_rnnkit.seq2seq.generation import PAD, Generation, without_padding
 from keras_rnnkit.seq2seq.training import Training
 
 BRIDGES = "dense", "copy", "zeros"
@@ -263,24 +263,26 @@ class Seq2Seq(Generation, Training, keras.Model):
             optimizer = getattr(self, "optimizer", None)
             rate = rate(0 if optimizer is None else optimizer.iterations)
         target = tf.cast(target, tf.int32)
+        noise = self.decoder.cell.draw_noise((shape[1], shape[0]), training=True)
         coins = keras.random.uniform(shape, seed=self.seed_generator) < rate
         seed = tf.cast(self.seed_generator.next(), tf.int32)
         step = self._stepper(memory, mask, training=True)
         states = self._first_states(states, shape[0])
 
         def sampling_step(given, carried):
-            (token, coin, t), (own, *states) = given, carried
+            (token, coin, t, noise), (own, *states) = given, carried
             token = tf.where(coin, own, token)
-            logits, states, _ = step(token, states)
-            draw = tf.random.stateless_categorical(
-                tf.stop_gradient(logits), 1, seed + t, tf.int32
-            )
+            logits, states, _ = step(token, states, noise or None)
+            likely = without_padding(tf.stop_gradient(logits))
+            draw = tf.random.stateless_categorical(likely, 1, seed + t, tf.int32)
             return logits, [draw[:, 0], *states]
 
         tokens = self.target_embedding.input_dim
-        given = tf.transpose(target), tf.transpose(coins), tf.range(shape[1])
+        steps = tf.range(shape[1])
+        given = tf.transpose(target), tf.transpose(coins), steps, noise or []
         first = tf.zeros((shape[0], tokens))
-        logits, _ = run(sampling_step, given, [target[:, 0], *states], first)
+        own = tf.pad(target, [[0, 0], [0, 1]])[:, 0]  # there may be no steps
+        logits, _ = run(sampling_step, given, [own, *states], first)
         return tf.transpose(logits, [1, 0, 2])
 
     def get_config(self):
