@@ -517,3 +517,38 @@ def test_a_built_layer_takes_what_it_was_built_for(rng):
     for wrong in (7, -1):
         pattern = f"`lengths` must lie between 0 and .*6; received {wrong} in row 1"
         assert_raises(pattern, layer, query, memory, lengths=np.array([6, wrong, 4]))
+
+
+@pytest.mark.parametrize("kind", ["dot", "general", "normalized"])
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
+def test_keys_are_projected_from_a_memory_of_any_type(kind, dtype, rng):
+    layer = make(kind, rng, dtype=dtype)
+    query, memory = draw(kind, rng)
+    expected = layer(query, memory)
+    for given in memory, memory.astype("float64"), memory.tolist():
+        keys = layer.project(given)
+        assert keys.dtype == layer.compute_dtype
+        for ours, theirs in zip(layer(query, memory, keys=keys), expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=2e-3 * (dtype != "float32"))
+    with pytest.raises(ValueError, match="must be built before `project` is called"):
+        rk.LuongAttention(4, "general").project(memory)
+
+
+@pytest.mark.parametrize("kind", ["dot", "general"])
+def test_large_products_in_float16_are_finite(kind, rng):
+    layer = make(kind, rng, dtype="mixed_float16")
+    query, memory = (300 * np.sign(x) for x in draw(kind, rng))
+    context, weights = layer(query, memory)
+    assert np.all(np.isfinite(context))
+    np.testing.assert_allclose(weights.numpy().sum(-1), 1, atol=1e-3)
+
+
+def test_a_scale_of_zeros_is_normalized_to_zeros(rng):
+    layer = make("normalized", rng)
+    layer.scale.assign(np.zeros(UNITS))
+    query, memory = map(tf.constant, draw("normalized", rng))
+    with tf.GradientTape() as tape:
+        context, weights = layer(query, memory)
+    np.testing.assert_allclose(weights, 1 / SOURCE, rtol=1e-6)
+    for gradient in tape.gradient(context, layer.trainable_variables):
+        assert np.all(np.isfinite(gradient))
