@@ -180,7 +180,8 @@ def markdown(results) -> str:
         name, feeding, units, steps = ast.literal_eval(case)
         over = ms["without"] + ms["products"], ms["without"]
         ratios = [f"{ms['with'] / each:.2f}" for each in over]
-        training.append([name, "yes" if feeding else "no", units, steps, *ratios])
+        sizes = str(units), str(steps)
+        training.append([name, "yes" if feeding else "no", *sizes, *ratios])
     return "\n".join(
         [
             f"Greedy answers for {BATCH} sources: the time of a loop in Python that "
