@@ -47,6 +47,8 @@ class Attention(keras.layers.Layer):
         ValueError: wrong shapes; see the message.
     """
 
+    is_additive = False
+
     def __init__(self, units, **kwargs):
         super().__init__(**kwargs)
         check_positive_integer("units", units)
@@ -216,6 +218,8 @@ class BahdanauAttention(AdditiveScore):
             2016), with the weights g, `gain`, and b, `bias`.
     """
 
+    is_additive = True
+
     def __init__(self, units, *, normalize=False, **kwargs):
         super().__init__(units, **kwargs)
         check_choice("normalize", normalize, (True, False))
@@ -272,6 +276,7 @@ class LuongAttention(AdditiveScore):
         if local_window is not None:
             check_positive_integer("local_window", local_window)
         self.kind = score
+        self.is_additive = score == "concat"
         self.local_window = local_window
 
     def add_weights(self, memory_size):
