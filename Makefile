@@ -23,17 +23,19 @@ test: $(VENV)/ready    ## run the tests
 test-all: $(VENV)/ready  ## run the slow tests too
 	$(BIN)/python -m pytest -n auto -m "slow or not slow"
 
-bench: $(VENV)/ready   ## time layers, `fit` and exported files against Keras and PyTorch
+bench: $(VENV)/ready   ## time layers, `fit`, files, reservoirs and attention against their peers
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/fit.py
 	$(BIN)/python benchmarks/export.py
 	$(BIN)/python benchmarks/reservoir.py
+	$(BIN)/python benchmarks/attention.py
 
 bench-quick: $(VENV)/ready  ## the same in some minutes
 	$(BIN)/python benchmarks/speed.py --quick
 	$(BIN)/python benchmarks/fit.py --quick
 	$(BIN)/python benchmarks/export.py --quick
 	$(BIN)/python benchmarks/reservoir.py --quick
+	$(BIN)/python benchmarks/attention.py --quick
 
 lint: $(VENV)/ready    ## check style and format
 	$(BIN)/ruff check .

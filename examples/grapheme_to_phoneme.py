@@ -6,12 +6,22 @@ small model of this kind to 20.2% for an ensemble (Toshniwal and Livescu 2016).
 
     python examples/grapheme_to_phoneme.py [--quick] [--no-attention] [WORD ..]
 
-It trains if there is no model yet, and goes on where it was stopped.
+It trains if there is no model yet, and goes on where it was stopped. In the folder of
+the model it writes which letters each phone looks at, and a file for TFLite.
+It prints, after a report on the model:
+
+    phoneme         F OW N IY M
+    knowledge       N AA L IH JH
+    rhythm          R IH TH AH M
+    keras           K EH R AH Z
+    tensorflow      T EH N S ER F L OW
+    g2p.tflite, 8.9 MB
 """
 
 import argparse
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -25,8 +35,10 @@ from quickstart import KEPT
 import keras_rnnkit as rk
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz'-."
+SELF = "examples/grapheme_to_phoneme.py"
+LONGEST = 48  # phones, with END
 START, END = "<s>", "</s>"
-WIDTHS = 8, 12, 16, 24, 48  # the steps that batches are padded to
+WIDTHS = 8, 12, 16, 24, LONGEST  # the steps that batches are padded to
 FULL = {"units": 192, "decoder": 320, "epochs": 15, "words": None, "rate": 2e-3}
 SEARCHES = {"greedy": {}, "beam": {"method": "beam", "beam_width": 5}}
 EXAMPLES = "phoneme", "knowledge", "rhythm", "keras", "tensorflow"
@@ -56,19 +68,21 @@ def batches(x, y, size=128, seed=0):
 
 
 def text_layers(folder):
-    """Letters and phones to ids, whose vocabularies are written to the folder; 0 is
-    padding, 1 what is not known."""
-    tokens = {"letters": list(LETTERS), "phones": [START, END, *rk.datasets.PHONES]}
+    """Letters and phones to ids, by the vocabularies in the folder, which are written
+    there at first; 0 is padding, 1 what is not known."""
+    tokens = {"letters": LETTERS, "phones": [START, END, *rk.datasets.PHONES]}
     ways = {
         "letters": {"standardize": "lower", "split": "character"},
         "phones": {"standardize": None, "split": "whitespace"},
     }
+    layers = []
     for name, each in tokens.items():
-        (folder / f"{name}.txt").write_text("\n".join(each) + "\n")
-    return [
-        keras.layers.TextVectorization(vocabulary=each, **ways[name])
-        for name, each in tokens.items()
-    ]
+        file = folder / f"{name}.txt"
+        if not file.exists():
+            file.write_text("\n".join(each) + "\n")
+        known = file.read_text().split()
+        layers.append(keras.layers.TextVectorization(vocabulary=known, **ways[name]))
+    return layers
 
 
 def build(layers, units, decoder, attention=True, seed=0):
@@ -107,20 +121,20 @@ class Clock(keras.callbacks.Callback):
         logs["seconds"] = round(time.time() - self.began, 1)
 
 
-def train(model, layers, folder, epochs, words, rate):
+def pairs(layers, split, words=None):
+    """Ids of the words of a split, or of some of them, and of each pronunciation."""
+    data = rk.datasets.cmudict(split)
+    texts = [
+        (word, " ".join([*each, END]))
+        for word, listed in list(zip(*data, strict=True))[:words]
+        for each in listed
+    ]
+    both = zip(layers, zip(*texts, strict=True), strict=True)
+    return batches(*(ids(list(each)).numpy().astype("int32") for ids, each in both))
+
+
+def train(model, data, validation, folder, epochs, rate):
     """Trains, from where it was stopped."""
-
-    def pairs(split, words):
-        data = rk.datasets.cmudict(split)
-        texts = [
-            (word, " ".join([*each, END]))
-            for word, listed in list(zip(*data, strict=True))[:words]
-            for each in listed
-        ]
-        both = zip(layers, zip(*texts, strict=True), strict=True)
-        return batches(*(ids(list(each)).numpy().astype("int32") for ids, each in both))
-
-    data = pairs("train", words)
     steps = epochs * len(data)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, steps, warmup_target=rate, warmup_steps=steps // 30
@@ -134,17 +148,16 @@ def train(model, layers, folder, epochs, words, rate):
         keras.callbacks.CSVLogger(folder / "training.csv", append=backup.exists()),
     ]
     options = {"shuffle": False, "verbose": 2, "callbacks": callbacks}
-    validation = pairs("validation", words and words // 8)
     model.fit(data, epochs=epochs, validation_data=validation, **options)
 
 
 def pronounce(model, layers, words, **options):
     """The phones of each word, END left out, and the attention."""
-    known = np.array(layers[1].get_vocabulary())
     x = layers[0](list(words)).numpy()
-    found = model.generate(x, max_length=x.shape[1] + 8, **options)
+    found = model.generate(x, max_length=LONGEST, **options)
     ids, weights = found if isinstance(found, tuple) else (found, found)
-    said = [tuple(known[row[(row != 0) & (row != model.end_id)]]) for row in ids]
+    known = layers[1].get_vocabulary()
+    said = [tuple(known[i] for i in row if i not in (0, model.end_id)) for row in ids]
     return list(zip(said, weights, strict=True))
 
 
@@ -194,10 +207,15 @@ def main():
     if weights.exists():
         model.load_weights(weights)
     else:
-        train(model, layers, folder, size["epochs"], size["words"], size["rate"])
+        data = pairs(layers, "train", size["words"])
+        validation = pairs(layers, "validation", size["words"] and size["words"] // 8)
+        train(model, data, validation, folder, size["epochs"], size["rate"])
+        model.optimizer = None  # whose states would be two thirds of the file
         model.save_weights(weights)
     if not told.exists():
         found = report(model, layers, folder, size["words"])
+        flags = [f for f in ("--quick", "--no-attention") if f in sys.argv]
+        found = {"command": " ".join(["python", SELF, *flags])} | found
         told.write_text(json.dumps(found, indent=1) + "\n")
     print(told.read_text())
     options = {"method": "beam", "return_attention": attention}
@@ -206,16 +224,21 @@ def main():
         print(f"{word:16}{' '.join(said)}")
     if attention:
         draw(given.words, found, folder)
-        tokens = int(max(WIDTHS))
-        print(rk.export_tflite(model, folder / "g2p.tflite", max_length=tokens))
+    file = folder / "g2p.tflite"
+    if not file.exists():
+        rk.export_tflite(model, file, max_length=LONGEST)
+    print(f"{file.name}, {file.stat().st_size / 1e6:.1f} MB")
 
 
 def draw(words, found, folder):
-    """Attention maps, of the first word and of all."""
+    """Attention maps: a picture of the first word, and a page of all."""
+    name = "attention" if words == EXAMPLES else "words"
     maps = [(list(word), *each) for word, each in zip(words, found, strict=True)]
-    rk.plots.attention(*maps[0]).savefig(folder / "attention.png", dpi=120)
+    maps = [each for each in maps if each[0] and each[1]]  # a word may say nothing
+    for first in maps[:1]:
+        rk.plots.attention(*first).savefig(folder / f"{name}.png", dpi=120)
     page = rk.plots.attention_html(maps, "Which letters a phone looks at")
-    (folder / "attention.html").write_text(page, "utf-8")
+    (folder / f"{name}.html").write_text(page, "utf-8")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ training:
 
     {
      "parameters": 350287,
-     "token_accuracy": 0.9737,
-     "perplexity": 1.16
+     "token_accuracy": 1.0,
+     "perplexity": 1.14
     }
 
     Eight hundred and twenty five.
@@ -38,13 +38,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import tensorflow as tf
+from grapheme_to_phoneme import END, START, WIDTHS, train
 from quickstart import KEPT
 
 import keras_rnnkit as rk
 
-START, END = "<s>", "</s>"
 PUNCTUATION = r"([^\p{L}\p{M}\p{N}\s'’-])"
-WIDTHS = 8, 12, 16, 24, 48  # the tokens that batches are padded to
 FULL = {"units": 256, "epochs": 15, "batch": 64, "rate": 1e-3, "limit": None}
 QUICK = {"units": 64, "epochs": 15, "batch": 32, "rate": 1e-2, "limit": 2000}
 
@@ -112,20 +111,6 @@ def batches(layers, pairs, size, seed):
         pad_to_bucket_boundary=True,
     )
     return data.apply(tf.data.experimental.assert_cardinality(sum(1 for _ in data)))
-
-
-def train(model, data, validation, folder, epochs, rate):
-    """Trains, from where it was stopped."""
-    schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * len(data))
-    optimizer = keras.optimizers.Adam(schedule, global_clipnorm=1.0)
-    model.compile(optimizer, label_smoothing=0.1)
-    backup = folder / "backup"
-    callbacks = [
-        keras.callbacks.BackupAndRestore(backup),
-        keras.callbacks.CSVLogger(folder / "training.csv", append=backup.exists()),
-    ]
-    options = {"shuffle": False, "verbose": 2, "callbacks": callbacks}
-    model.fit(data, epochs=epochs, validation_data=validation, **options)
 
 
 def report(model, data):

@@ -5,6 +5,7 @@ python tools/fill_readme.py [--results]
 With `--results`, runs nothing and writes the tables of the benchmarks alone.
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -25,7 +26,11 @@ TABLES = {
     "scores": ("reservoir", 0),
     "reservoirs": ("reservoir", 1),
     "memory": ("reservoir", 2),
+    "decoding": ("attention", 0),
+    "attention": ("attention", 1),
+    "g2p": ("grapheme_to_phoneme", None),
 }
+MODELS = {"with attention": "g2p", "without": "g2p_no_attention"}
 # The blocks that are what an example prints: the example, and from where on.
 EXAMPLES = {
     "demo": ("quickstart", "Best:"),
@@ -33,6 +38,7 @@ EXAMPLES = {
     "mackey glass": ("mackey_glass", "units"),
     "santa fe": ("santa_fe", "units"),
     "vowels": ("japanese_vowels_esn", "reservoir 0"),
+    "pronounced": ("grapheme_to_phoneme", "phoneme "),
 }
 PRINTS = re.compile(r"It prints.*?:\n\n")
 
@@ -59,9 +65,31 @@ def fill(text: str, name: str, content: str) -> str:
 def result(name: str) -> str:
     """A table of a benchmark's results, by the name of its block."""
     benchmark, number = TABLES[name]
+    if number is None:
+        return pronunciations()
     text = (RESULTS / f"{benchmark}.md").read_text()
     tables = re.finditer(r"^\|.*?\|\n(?!\|)", text, re.DOTALL | re.MULTILINE)
     return [match[0] for match in tables][number]
+
+
+def pronunciations() -> str:
+    """The table of the models of `examples/grapheme_to_phoneme.py`."""
+    searches = "greedy", "beam"
+    head = ["model", "parameters", "training"]
+    head += [f"{kind} error, {each}" for each in searches for kind in ("phone", "word")]
+    rows = [head, ["---"] * len(head)]
+    for model, folder in MODELS.items():
+        found = json.loads((ROOT / f"saved_models/{folder}/report.json").read_text())
+        errors = [100 * rate for each in searches for rate in found[each].values()]
+        rows.append(
+            [
+                model,
+                f"{found['parameters']:,}",
+                f"{found['training_minutes']:.0f} min",
+                *(f"{error:.1f}%" for error in errors),
+            ]
+        )
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def example(name: str) -> Path:

