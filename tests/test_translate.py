@@ -1,22 +1,18 @@
 """The example of translation learns numbers in words, and goes on after a stop."""
 
 import json
-import os
 import random
 import re
-import runpy
-import subprocess
-import sys
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.run_examples import ROOT, kill_at, names_of, printed, start
+
 pytest.importorskip("matplotlib")
 pytest.importorskip("keras_tuner")  # of the quick start, which the example borrows from
-EXAMPLE = Path(__file__).parent.parent / "examples" / "translate.py"
+EXAMPLE = ROOT / "examples" / "translate.py"
 WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen "
     "fourteen fifteen sixteen seventeen eighteen nineteen "
@@ -43,31 +39,15 @@ def write_numbers(path, count=300):
     path.write_text("\n".join(lines), "utf-8")
 
 
-def start(folder, *sentences):
-    """The example in a process of its own, where warnings are errors."""
+def arguments(folder):
     data = "--data", folder / "numbers.tsv", "--folder", folder / "model"
-    options = "-u", "-W", "error::UserWarning"
-    return subprocess.Popen(
-        [sys.executable, *options, EXAMPLE, "--quick", *data, *sentences],
-        env=os.environ | {"PYTHONPATH": str(EXAMPLE.parent.parent)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def printed(process):
-    """What a run prints to its end."""
-    out, err = process.communicate()
-    assert process.returncode == 0, err
-    return out
+    return EXAMPLE, "--quick", *data
 
 
 @pytest.fixture
 def example(monkeypatch):
     """The names of the example."""
-    monkeypatch.syspath_prepend(EXAMPLE.parent)
-    return SimpleNamespace(**runpy.run_path(str(EXAMPLE)))
+    return names_of(EXAMPLE, monkeypatch)
 
 
 @pytest.mark.parametrize(
@@ -123,15 +103,11 @@ def test_batches_hold_every_pair_once_in_another_order_each_epoch(example, tmp_p
 def test_numbers_are_translated_by_a_training_that_was_stopped(tmp_path):
     write_numbers(tmp_path / "numbers.tsv")
     folder = tmp_path / "model"
-    first = start(tmp_path)
-    for line in first.stdout:
-        if line.startswith("Epoch 4/"):
-            first.kill()
-    first.communicate()
+    kill_at(start(*arguments(tmp_path)), "Epoch 4/")
     backup = json.loads((folder / "backup" / "training_metadata.json").read_text())
     assert 3 <= backup["epoch"] < 15
 
-    shown = printed(start(tmp_path))
+    shown = printed(start(*arguments(tmp_path)))
     assert int(re.search(r"Epoch (\d+)/15", shown)[1]) == backup["epoch"] + 1
     epochs = np.genfromtxt(folder / "training.csv", delimiter=",", names=True)["epoch"]
     assert epochs.tolist() == list(range(15))
@@ -152,7 +128,8 @@ def test_numbers_are_translated_by_a_training_that_was_stopped(tmp_path):
 
     # A model that is there needs neither training nor data.
     (tmp_path / "numbers.tsv").unlink()
-    shown = printed(start(tmp_path, "SIX HUNDRED and seven.", "Nine hundred."))
+    sentences = "SIX HUNDRED and seven.", "Nine hundred."
+    shown = printed(start(*arguments(tmp_path), *sentences))
     assert "Epoch" not in shown
     assert json.loads(shown[: shown.index("}") + 1]) == report
     assert "SIX HUNDRED and seven.\n    6 0 7 .\n" in shown
