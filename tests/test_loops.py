@@ -149,7 +149,9 @@ def test_outputs_states_and_gradients_are_equal(kind, seed):
     assert_close(in_mode(mode, fast, given, training=training), expected, dtype)
 
 
-@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize(
+    "backwards", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_one_graph_and_few_lengths_serve_all_shapes(backwards, rng, monkeypatch):
     seen = set()
 
