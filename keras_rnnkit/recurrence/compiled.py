@@ -148,11 +148,7 @@ class CompiledLoop:
         x, given = self._in_order([x, [noise, mask]])
         length = _length(x)
         before, joined = saved[: len(d_states)], saved[len(d_states) :]
-        if steps is None:
-            steps = length
-        else:  # A step that was not run repeats the last one, with a gradient of zero.
-            run = tf.minimum(tf.range(length), tf.maximum(steps - 1, 0))
-            x, given, before, joined = _at(run, [x, given, before, joined])
+        ran = length if steps is None else steps
 
         free = {name: w for name, w in k.items() if name not in self.frozen}
         seen = self.step.facts.weights & (free | row_k).keys()
@@ -198,10 +194,14 @@ class CompiledLoop:
         _, d_first, _, d_joined, d_seen = tf.while_loop(
             lambda t, *_: t >= 0,
             body,
-            (steps - 1, list(d_states), d_held, d_joined, d_seen),
+            (ran - 1, list(d_states), d_held, d_joined, d_seen),
         )
         d_joined = [_flat(array.stack()) for array in d_joined]
-        x, before = nest.map_structure(lambda v: _flat(v[:length]), [x, before])
+        before = [v[:length] for v in before]
+        if steps is not None:  # A step not run repeats the last, with a gradient of 0.
+            run = tf.minimum(tf.range(length), tf.maximum(steps - 1, 0))
+            x, before = _at(run, [x, before])
+        x, before = nest.map_structure(_flat, [x, before])
 
         def all_steps():
             step = self._over(length, k, row_k)
