@@ -42,8 +42,6 @@ def run_in_blocks(step, inputs, states, output, held, return_sequences):
 
     It has no gradient.
     """
-    # TensorFlow has no public name for this operation, which TFLite has as its own.
-    from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
     def run(depth, inputs, output, states):
         """Runs over `(count, *sizes, batch, ...)`, with `depth` sizes."""
@@ -64,9 +62,7 @@ def run_in_blocks(step, inputs, states, output, held, return_sequences):
             new, output, states = run(depth - 1, x, output, states)
             if return_sequences:
                 at = tf.concat([[n], tf.zeros_like(tf.shape(new[0]))], 0)
-                new = tf.stack(new)
-                new = gen_xla_ops.xla_dynamic_update_slice(*outputs, new, at)
-                outputs = [shaped(new, known)]
+                outputs = [shaped(write_at(*outputs, tf.stack(new), at), known)]
             return n + 1, outputs, output, states
 
         _, outputs, output, states = tf.while_loop(
@@ -86,6 +82,14 @@ def run_in_blocks(step, inputs, states, output, held, return_sequences):
     shape = tf.concat([[-1], tf.shape(output)], 0)
     outputs = tf.concat([tf.reshape(part, shape) for part in parts], 0)
     return shaped(outputs, [steps, *output.shape]), states
+
+
+def write_at(tensor, update, start):
+    """Writes `update` into a tensor, from the place `start` on."""
+    # TensorFlow has no public name for this operation, which TFLite has as its own.
+    from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+
+    return gen_xla_ops.xla_dynamic_update_slice(tensor, update, start)
 
 
 def plan(steps: int | None, return_sequences: bool) -> list[tuple]:

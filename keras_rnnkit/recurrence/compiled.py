@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_rnnkit.recurrence.blocks import write_at
 from keras_rnnkit.recurrence.step import Step, differentiable, floats_of, gradients
 
 nest = tf.nest
@@ -69,26 +70,27 @@ class CompiledLoop:
         length = _length(x)
         steps = length if steps is None else steps
         step = self.step.using(k | row_k)
-        states = states or step.zero_states(tf.shape(x)[1])
-        z_0 = step.project(x[0])
+        states = states or step.zero_states(tf.shape(x)[0])
+        z_0 = step.project(_of_step(0, x))
         chunk = CHUNK_BYTES // (z_0.dtype.size * tf.maximum(tf.size(z_0), 1))
         chunk = tf.clip_by_value(chunk, tf.minimum(FEWEST_STEPS, length), length)
         over_chunk = self._over(chunk, k, row_k)
 
         def projected(start):
-            shape = tf.concat([[chunk], tf.shape(x)[1:]], 0)
-            some = tf.slice(x, [start] + [0] * len(x.shape[1:]), shape)
-            z = over_chunk.project(_flat(tf.ensure_shape(some, [None, *x.shape[1:]])))
+            sizes = tf.concat([tf.shape(x)[:1], [chunk], tf.shape(x)[2:]], 0)
+            some = tf.slice(x, [0, start] + [0] * len(x.shape[2:]), sizes)
+            some = tf.ensure_shape(some, [x.shape[0], None, *x.shape[2:]])
+            z = over_chunk.project(_flat(_swapped(some)))
             z = tf.reshape(z, tf.concat([[chunk], tf.shape(z_0)], 0))
             return tf.ensure_shape(z, [None, *z_0.shape])
 
-        given_0 = _at(0, given)
+        given_0 = _of_step(0, given)
         joined = step.join(z_0, step.recur(states))
         both = Packing(joined)
         held = step.held_at_first(joined, states, *given_0)
         output = step.output_of(states, held)
         writes = self.return_sequences and (held or not save)
-        outputs = _arrays([output], length) if writes else []
+        outputs = [_sequence(length, output)] if writes else []
         at_first = [*states, *joined] if save else []
         saved = _write(_arrays(at_first, length + 1), 0, at_first)
         joined = both.pack(joined)
@@ -106,13 +108,15 @@ class CompiledLoop:
                 joined = both.unpack(joined)
                 states, held = step.advance(joined, states, held, *given_t)
                 if writes:
-                    outputs = _write(outputs, t, [step.output_of(states, held)])
+                    output = step.output_of(states, held)
+                    outputs = [_write_step(*outputs, t, output)]
                 after = tf.minimum(t + 1, length - 1)
                 joined = step.join(_at(after - start, z), step.recur(states))
                 if save:
                     saved = _write(saved, t + 1, [*states, *joined])
                 joined = both.pack(joined)
-                return t + 1, joined, _at(after, given), states, held, outputs, saved
+                given_t = _of_step(after, given)
+                return t + 1, joined, given_t, states, held, outputs, saved
 
             end = tf.minimum(first + chunk, steps)
             return tf.while_loop(lambda t, *_: t < end, run_step, (first, *carried))
@@ -124,7 +128,7 @@ class CompiledLoop:
         )
         saved = [array.stack() for array in saved]
         if writes:
-            output = _swapped(outputs[0].stack())
+            (output,) = outputs
         elif self.return_sequences:
             output = _swapped(saved[step.facts.output][1:])
         else:
@@ -160,12 +164,10 @@ class CompiledLoop:
             lambda w: tf.zeros_like(_wide(w)), seen_of(k | row_k)
         )
         step = self.step.using(k | row_k)
-        joined_0, states_0, given_0 = _at(0, [joined, before, given])
-        held = step.held_at_first(joined_0, states_0, *given_0)
+        joined_0 = _at(0, joined)
+        held = step.held_at_first(joined_0, _at(0, before), *_of_step(0, given))
         d_held = [tf.zeros_like(output) for output in held]
-        if self.return_sequences:
-            d_output = _swapped(d_output)
-        else:
+        if not self.return_sequences:
             d_states, d_held = step.add_to_output(d_output, d_states, d_held)
         matrices = [] if one_row else [n for n, w in k.items() if _is_matrix(w)]
         turned = k | {name: tf.transpose(k[name]) for name in matrices}
@@ -176,9 +178,10 @@ class CompiledLoop:
             back = {name: tf.transpose(turned[name]) for name in matrices}
             k = turned | back | row_k
             step = self.step.using(k)
-            joined_t, states, given_t = _at(t, [joined, before, given])
+            joined_t, states = _at(t, [joined, before])
+            given_t = _of_step(t, given)
             if self.return_sequences:
-                d_output_t = _at(t, d_output)
+                d_output_t = _of_step(t, d_output)
                 d_states, d_held = step.add_to_output(d_output_t, d_states, d_held)
             own, d_states, d_held, d_k = gradients(
                 lambda: step.advance(joined_t, states, held, *given_t),
@@ -197,7 +200,7 @@ class CompiledLoop:
             (ran - 1, list(d_states), d_held, d_joined, d_seen),
         )
         d_joined = [_flat(array.stack()) for array in d_joined]
-        before = [v[:length] for v in before]
+        x, before = _swapped(x), [v[:length] for v in before]
         if steps is not None:  # A step not run repeats the last, with a gradient of 0.
             run = tf.minimum(tf.range(length), tf.maximum(steps - 1, 0))
             x, before = _at(run, [x, before])
@@ -218,19 +221,16 @@ class CompiledLoop:
     def _to_input(self, x, k, row_k, d_z):
         """Returns the gradient by `x`: apart from `backward`, as the first layer of a
         model has no use for it, and TensorFlow then leaves it out."""
-        x = self._in_order(x)
-        step = self._over(_length(x), k, row_k)
+        x = _swapped(self._in_order(x))
+        step = self._over(tf.shape(x)[0], k, row_k)
         d_x = gradients(lambda: step.project(_flat(x)), x, d_z)
-        return _swapped(tf.reverse(d_x, [0]) if self.reverse else d_x)
+        return self._in_order(_swapped(d_x))
 
     def _in_order(self, tensors):
-        """Time first, and the first step to run first."""
-
-        def order(tensor):
-            tensor = _swapped(tensor)
-            return tf.reverse(tensor, [0]) if self.reverse else tensor
-
-        return nest.map_structure(order, tensors)
+        """The first step to run first; its own inverse."""
+        if not self.reverse:
+            return tensors
+        return nest.map_structure(lambda v: tf.reverse(v, [1]), tensors)
 
     def _over(self, length, k, row_k):
         """The step over several steps at once, `(time * rows, ...)`."""
@@ -273,7 +273,28 @@ def _after(first, tensor):
 
 
 def _length(tensor):
-    return tf.shape(tensor)[0] if tensor.shape[0] is None else tensor.shape[0]
+    return tf.shape(tensor)[1] if tensor.shape[1] is None else tensor.shape[1]
+
+
+# What comes in and goes out, `(rows, time, ...)`, is read and written as it lies.
+
+
+def _of_step(t, tensors):
+    return nest.map_structure(lambda tensor: tf.gather(tensor, t, axis=1), tensors)
+
+
+def _sequence(length, like):
+    """Zeros, a step of which is like a tensor `(rows, ...)`."""
+    rows, *rest = like.shape
+    rows = tf.shape(like)[0] if rows is None else rows
+    return tf.zeros([rows, length, *rest], like.dtype)
+
+
+def _write_step(sequence, t, value):
+    return write_at(sequence, value[:, None], [0, t] + [0] * (value.shape.rank - 1))
+
+
+# In between, a step lies in one piece: `(time, rows, ...)`.
 
 
 def _at(t, tensors):
