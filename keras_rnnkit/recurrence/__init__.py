@@ -1,6 +1,7 @@
 """The only time loop and the ways it runs; masks, lengths, reversal, unrolling."""
 
 from keras_rnnkit.recurrence.blocks import TURN
+from keras_rnnkit.recurrence.by_rows import RowFunction
 from keras_rnnkit.recurrence.exported import (
     FORMS,
     STATES,
@@ -14,7 +15,7 @@ from keras_rnnkit.recurrence.fused import OPERATION, fused_lstm
 from keras_rnnkit.recurrence.loop import run
 from keras_rnnkit.recurrence.masks import as_mask, check_lengths_within
 from keras_rnnkit.recurrence.shards import in_shards, side_by_side
-from keras_rnnkit.recurrence.step import look, specs_of_step
+from keras_rnnkit.recurrence.step import look, specs_of_step, wide
 from keras_rnnkit.recurrence.way import WAYS, is_fast
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "WAYS",
     "Export",
     "FastLoop",
+    "RowFunction",
     "Stream",
     "as_mask",
     "check_lengths_within",
@@ -39,4 +41,5 @@ __all__ = [
     "run",
     "side_by_side",
     "specs_of_step",
+    "wide",
 ]

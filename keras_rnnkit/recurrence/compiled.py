@@ -3,7 +3,13 @@
 import tensorflow as tf
 
 from keras_rnnkit.recurrence.blocks import write_at
-from keras_rnnkit.recurrence.step import Step, differentiable, floats_of, gradients
+from keras_rnnkit.recurrence.step import (
+    Step,
+    differentiable,
+    floats_of,
+    gradients,
+    wide,
+)
 
 nest = tf.nest
 
@@ -161,7 +167,7 @@ class CompiledLoop:
             return {n: w for n, w in floats_of(k).items() if n in seen}
 
         d_seen = nest.map_structure(
-            lambda w: tf.zeros_like(_wide(w)), seen_of(k | row_k)
+            lambda w: tf.zeros_like(wide(w)), seen_of(k | row_k)
         )
         step = self.step.using(k | row_k)
         joined_0 = _at(0, joined)
@@ -188,7 +194,7 @@ class CompiledLoop:
                 [joined_t, states, held, seen_of(k)],
                 [d_states, d_held],
             )
-            d_seen = nest.map_structure(lambda d, g: d + _wide(g), d_seen, d_k)
+            d_seen = nest.map_structure(lambda d, g: d + wide(g), d_seen, d_k)
             through = gradients(lambda: step.recur(states), states, own[-1])
             d_states = [a + b for a, b in zip(d_states, through, strict=True)]
             return t - 1, d_states, d_held, _write(d_joined, t, own), d_seen
@@ -317,10 +323,6 @@ def _flat(tensor):
 def _swapped(tensor):
     """Swaps time and rows."""
     return tf.transpose(tensor, [1, 0, *range(2, tensor.shape.rank)])
-
-
-def _wide(value):
-    return tf.cast(value, tf.float32) if value.dtype.size < 4 else value
 
 
 def _is_matrix(value):

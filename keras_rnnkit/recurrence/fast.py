@@ -6,6 +6,7 @@ from keras_rnnkit.recurrence.compiled import CompiledLoop
 from keras_rnnkit.recurrence.gradient import Gradients
 from keras_rnnkit.recurrence.segments import in_segments, segments_of
 from keras_rnnkit.recurrence.shards import (
+    added,
     at_least,
     by_batch,
     in_xla,
@@ -14,7 +15,7 @@ from keras_rnnkit.recurrence.shards import (
     shard_count,
     split,
 )
-from keras_rnnkit.recurrence.step import differentiable, gradients
+from keras_rnnkit.recurrence.step import differentiable
 
 nest = tf.nest
 
@@ -77,43 +78,19 @@ class FastLoop:
                 lambda v: next(values) if differentiable(v) else v, arguments
             )
 
-        def unwatched(values):
-            """Keeps tapes away: they would build a gradient of the loops as well."""
-            return [tf.stop_gradient(value) for value in values]
-
-        @self._gradients.custom
-        def loop(*values):
-            arguments = with_sources(unwatched(values))
+        def run(*values):
+            arguments = with_sources(values)
             output, states, saved = forward(arguments, given, shards, save, from_zeros)
+            return (output, *states), saved
 
-            def gradient(*d_results):
-                @self._gradients.custom
-                def first(*both):
-                    values, d_results = both[: len(sources)], both[len(sources) :]
-                    by_values = backward(
-                        with_sources(unwatched(values)),
-                        given,
-                        shards,
-                        nest.map_structure(tf.stop_gradient, saved),
-                        unwatched(d_results),
-                    )
+        def run_back(values, saved, d_results):
+            return backward(with_sources(values), given, shards, saved, d_results)
 
-                    def second(*d_gradients):
-                        def results():
-                            x, states, free, row_k = with_sources(values)
-                            return reference(x, states, free | fixed, row_k)
+        def run_reference(*values):
+            x, states, free, row_k = with_sources(values)
+            return reference(x, states, free | fixed, row_k)
 
-                        def of_reference():
-                            return gradients(results, list(values), list(d_results))
-
-                        return gradients(of_reference, list(both), list(d_gradients))
-
-                    return by_values, second
-
-                return first(*values, *d_results)
-
-            return (output, *states), gradient
-
+        loop = self._gradients.of_any_order(run, run_back, run_reference)
         output, *last = loop(*sources)
         steps = x.shape[1:2] if self._compiled.return_sequences else []
         output.set_shape([x.shape[0], *steps, *output.shape[len(steps) + 1 :]])
@@ -209,7 +186,7 @@ class FastLoop:
                 strict=True,
             )
             by_rows, by_k = zip(*[run(*s, False) for s in shards], strict=True)
-            return joined(by_rows, x), [tf.add_n(d) for d in zip(*by_k, strict=True)]
+            return joined(by_rows, x), added(by_k)
 
         (d_x, d_states, d_row_k), d_k = by_batch(x, count, whole, sharded)
         if extra is not None:

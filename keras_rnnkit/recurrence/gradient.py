@@ -4,6 +4,8 @@ import weakref
 
 import tensorflow as tf
 
+from keras_rnnkit.recurrence.step import gradients
+
 LOST = (
     "gradients through `tf.vectorized_map` need `loop='portable'` in the recurrent "
     "layers, or `tf.map_fn` in its place"
@@ -33,6 +35,48 @@ class Gradients:
 
         return call
 
+    def of_any_order(self, forward, backward, reference):
+        """A function with a gradient of its own, of which there are gradients too.
+
+        Args:
+            forward: callable `(*values) -> (results, saved)`, tuples or lists.
+            backward: callable `(values, saved, d_results) -> d_values`.
+            reference: callable `(*values) -> results` that does the same as `forward`
+                in ordinary ops, for derivatives of the gradients.
+
+        Returns:
+            A callable `(*values) -> results`.
+        """
+
+        @self.custom
+        def call(*values):
+            results, saved = forward(*unwatched(values))
+            count = len(values)
+
+            def gradient(*d_results):
+                @self.custom
+                def first(*both):
+                    values, d_results = both[:count], both[count:]
+                    by_values = backward(
+                        unwatched(values), unwatched(saved), unwatched(d_results)
+                    )
+
+                    def second(*d_gradients):
+                        def of_reference():
+                            return gradients(
+                                lambda: reference(*values), list(values), d_results
+                            )
+
+                        return gradients(of_reference, list(both), list(d_gradients))
+
+                    return by_values, second
+
+                return first(*values, *d_results)
+
+            return results, gradient
+
+        return call
+
     def _take_over(self, op):
         # TensorFlow has no public way to take a gradient out of its registry.
         from tensorflow.python.framework import ops
@@ -44,6 +88,11 @@ class Gradients:
         op.graph._keras_rnnkit_gradients = [*others, self]
         keeper = weakref.ref(self)
         entry["type"] = lambda *given: keeper()._kept[name](*given)
+
+
+def unwatched(values):
+    """Keeps tapes away: they would build a gradient of the loops as well."""
+    return tf.nest.map_structure(tf.stop_gradient, values)
 
 
 def _guarded(function):

@@ -132,6 +132,11 @@ def joined(shards, like):
     return nest.map_structure(lambda *parts: tf.concat(parts, 0)[:batch], *shards)
 
 
+def added(shards):
+    """Adds up lists of what shards found for all rows."""
+    return [tf.add_n(parts) for parts in zip(*shards, strict=True)]
+
+
 def pad(tensor, axis, widths):
     """Puts zeros before and after a tensor along one axis."""
     rank = tensor.shape.rank

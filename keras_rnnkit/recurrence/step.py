@@ -207,6 +207,11 @@ def differentiable(value) -> bool:
     return tf.is_tensor(value) and value.dtype.is_floating
 
 
+def wide(value):
+    """In float32 where it is narrower."""
+    return tf.cast(value, tf.float32) if value.dtype.size < 4 else value
+
+
 def floats_of(k: dict) -> dict[str, list]:
     """What is differentiable of each value."""
     return {n: [w for w in nest.flatten(v) if differentiable(w)] for n, v in k.items()}

@@ -13,7 +13,8 @@ from keras_rnnkit.arguments import (
 )
 from keras_rnnkit.cells.split import constants_of
 from keras_rnnkit.layers.checks import check_lengths, check_mask
-from keras_rnnkit.recurrence import as_mask
+from keras_rnnkit.recurrence import as_mask, wide
+from keras_rnnkit.seq2seq.additive import additive_scores
 
 SMALLEST = 1e-12  # a squared norm that is divided by
 SCORES = "dot", "general", "concat"
@@ -46,8 +47,6 @@ class Attention(keras.layers.Layer):
     Raises:
         ValueError: wrong shapes; see the message.
     """
-
-    is_additive = False
 
     def __init__(self, units, **kwargs):
         super().__init__(**kwargs)
@@ -198,8 +197,7 @@ class AdditiveScore(Attention):
     def additive_score(self, query, keys, k, scale, bias=0):
         if self.query_size is not None:
             query = times(query, k.query_kernel)
-        hidden = ops.tanh(query[:, :, None] + keys[:, None] + bias)
-        return ops.sum(hidden * scale, axis=-1)
+        return additive_scores(query + bias, keys, scale)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -217,8 +215,6 @@ class BahdanauAttention(AdditiveScore):
         normalize: bool, default False. Weight normalization of v (Salimans and Kingma
             2016), with the weights g, `gain`, and b, `bias`.
     """
-
-    is_additive = True
 
     def __init__(self, units, *, normalize=False, **kwargs):
         super().__init__(units, **kwargs)
@@ -276,7 +272,6 @@ class LuongAttention(AdditiveScore):
         if local_window is not None:
             check_positive_integer("local_window", local_window)
         self.kind = score
-        self.is_additive = score == "concat"
         self.local_window = local_window
 
     def add_weights(self, memory_size):
@@ -347,8 +342,3 @@ def times(x, kernel):
     shape = ops.shape(x)
     rows = tf.matmul(tf.reshape(x, (-1, shape[2])), kernel)
     return tf.reshape(rows, (*shape[:2], kernel.shape[1]))
-
-
-def wide(x):
-    """In float32 where it is narrower."""
-    return ops.cast(x, "float64" if x.dtype == "float64" else "float32")

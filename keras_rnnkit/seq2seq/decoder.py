@@ -86,7 +86,7 @@ class AttentionDecoder(RNN):
                 "`return_attention=True` needs an `attention`; received None"
             )
         self.return_attention = return_attention
-        cell.returns_query = cell.looks and return_attention
+        cell.returns_query = cell.input_feeding and return_attention
 
     def build(self, sequences_shape, memory_shape=None, initial_state_shape=None):
         self._check_memory(sequences_shape, memory_shape)
@@ -115,7 +115,7 @@ class AttentionDecoder(RNN):
         rows, steps = {}, None
         if self.cell.attention:
             valid = self.cell.attention.valid(memory, memory_mask, memory_lengths)
-            unknown = self.cell.looks and memory.shape[1] is None
+            unknown = self.cell.input_feeding and memory.shape[1] is None
             if unknown and self._is_to_be_fast(sequences.shape):
                 steps, memory, valid = with_known_sizes(memory, valid)
             rows = self.cell.memory_constants(memory, valid)
@@ -131,14 +131,14 @@ class AttentionDecoder(RNN):
             steps: of the memory, if it is padded.
         """
         cell = self.cell
-        seen = rows if cell.looks else None
+        seen = rows if cell.input_feeding else None
         outputs = super().run(sequences, initial_state, mask, training, rows=seen)
-        if not cell.attention or (cell.looks and not self.return_attention):
+        if not cell.attention or (cell.input_feeding and not self.return_attention):
             return outputs
         output, *states = outputs if self.return_state else [outputs]
         k = cell.constants()
         vars(k).update(rows)
-        if cell.looks:
+        if cell.input_feeding:
             output, query = tf.split(output, [cell.units, cell.query_size], axis=-1)
             _, weights = cell.look(query, k)
         else:

@@ -24,9 +24,8 @@ class AttentionDecoderCell(SplitCell):
 
     With input feeding (Luong et al. 2015) the attentional vector a of the step before
     is seen by the lowest cell, its input being `xₜ W + aₜ₋₁ Wf`, and is the last of the
-    states; it begins as zeros. Without, all steps may look at once, after the loop,
-    which is faster unless the score is additive: that has a tanh for each two steps
-    and each unit, for which the loop needs no room.
+    states; it begins as zeros. Without, all steps look at once, after the loop, which
+    is faster.
 
     It runs on the loop of `AttentionDecoder` alone, which gives it the memory.
 
@@ -69,7 +68,6 @@ class AttentionDecoderCell(SplitCell):
         self.query_size = cells[-1].output_size
         self.units = units or self.query_size
         self.input_feeding = bool(input_feeding and attention)
-        self.looks = self.input_feeding or bool(attention and attention.is_additive)
         self.returns_query = False
 
     @property
@@ -80,7 +78,7 @@ class AttentionDecoderCell(SplitCell):
     @property
     def output_size(self):
         """Of a, of h or of both, as the loop is to return."""
-        if not self.looks:
+        if not self.input_feeding:
             return self.query_size
         return self.units + (self.query_size if self.returns_query else 0)
 
@@ -187,11 +185,11 @@ class AttentionDecoderCell(SplitCell):
 
     def pointwise(self, z, r, states, k, noise=None):
         query, new_states = self._run_cells(z, r, states, k, noise)
-        if not self.looks:
+        if not self.input_feeding:
             return query, new_states
         a, _ = self.look(query, k)
         output = ops.concatenate([a, query], axis=-1) if self.returns_query else a
-        return output, [*new_states, a] if self.input_feeding else new_states
+        return output, [*new_states, a]
 
     def look(self, query, k):
         """Returns a and the weights.

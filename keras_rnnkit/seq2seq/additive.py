@@ -1,0 +1,81 @@
+"""The additive score of every query and every key."""
+
+import tensorflow as tf
+
+from keras_rnnkit.recurrence import RowFunction, is_fast, pad_steps, wide
+
+
+def additive_scores(query, keys, scale):
+    """Returns `v · tanh(q + k)`, `(batch, steps, source)`.
+
+    Of many steps, a compiled loop holds the tanh of one at a time, forwards and, made
+    anew, backwards: of all of them there are batch x steps x source x units.
+
+    Args:
+        query: `(batch, steps, units)`.
+        keys: `(batch, source, units)`.
+        scale: v, `(units,)`.
+    """
+    batch, steps = query.shape[:2]
+    if not is_fast("auto", unroll=False, steps=steps, batch=batch):
+        return at_once([query, keys], [scale])
+    shape = batch, steps, keys.shape[1]
+    count, _, query = pad_steps(query)
+    source, _, keys = pad_steps(keys)
+    scores = step_by_step([query, keys], [scale])[:, :count, :source]
+    return tf.ensure_shape(scores, shape)
+
+
+def at_once(rows, shared):
+    (query, keys), (scale,) = rows, shared
+    return weighed(tf.tanh(query[:, :, None] + keys[:, None]), scale)
+
+
+def weighed(hidden, scale):
+    """`v · hidden`, as a product: XLA adds up along a last axis number by number."""
+    flat = tf.reshape(hidden, [-1, scale.shape[0]])
+    return tf.reshape(tf.matmul(flat, scale[:, None]), tf.shape(hidden)[:-1])
+
+
+def forward(rows, shared):
+    (query, keys), (scale,) = rows, shared
+    steps = tf.shape(query)[1]
+
+    def step(t, scores):
+        hidden = tf.tanh(tf.gather(query, t, axis=1)[:, None] + keys)
+        return t + 1, scores.write(t, weighed(hidden, scale))
+
+    shape = query.shape[0], keys.shape[1]
+    scores = tf.TensorArray(query.dtype, steps, element_shape=shape)
+    _, scores = tf.while_loop(lambda t, _: t < steps, step, (0, scores))
+    return tf.transpose(scores.stack(), [1, 0, 2])
+
+
+def backward(rows, shared, d_scores):
+    """With e = tanh(q + k) and d its score's gradient: d (1 - e²) v by q and k, d e
+    by v."""
+    (query, keys), (scale,) = rows, shared
+    steps = tf.shape(query)[1]
+    d_scores = tf.ensure_shape(d_scores, [keys.shape[0], None, keys.shape[1]])
+
+    def step(t, d_query, d_keys, d_scale):
+        hidden = tf.tanh(tf.gather(query, t, axis=1)[:, None] + keys)
+        d = tf.gather(d_scores, t, axis=1)
+        slope = d[..., None] * (1 - hidden * hidden)
+        d_query = d_query.write(t, tf.reduce_sum(slope, 1))
+        flat = tf.reshape(hidden, [-1, scale.shape[0]])
+        by_scale = tf.matmul(tf.reshape(d, [1, -1]), flat)[0]
+        return t + 1, d_query, d_keys + wide(slope), d_scale + wide(by_scale)
+
+    shape = query.shape[0], query.shape[2]
+    d_query = tf.TensorArray(query.dtype, steps, element_shape=shape)
+    zeros = tf.zeros_like(wide(keys)), tf.zeros_like(wide(scale))
+    _, d_query, d_keys, d_scale = tf.while_loop(
+        lambda t, *_: t < steps, step, (0, d_query, *zeros)
+    )
+    d_query = tf.transpose(d_query.stack(), [1, 0, 2]) * scale
+    d_keys = tf.cast(d_keys, keys.dtype) * scale
+    return [d_query, d_keys], [tf.cast(d_scale, scale.dtype)]
+
+
+step_by_step = RowFunction(forward, backward, at_once)
