@@ -15,7 +15,7 @@ from keras_rnnkit.recurrence.fused import OPERATION, fused_lstm
 from keras_rnnkit.recurrence.loop import run
 from keras_rnnkit.recurrence.masks import as_mask, check_lengths_within
 from keras_rnnkit.recurrence.shards import in_shards, side_by_side
-from keras_rnnkit.recurrence.step import look, specs_of_step, wide
+from keras_rnnkit.recurrence.step import are_only_summed, look, specs_of_step, wide
 from keras_rnnkit.recurrence.way import WAYS, is_fast
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "FastLoop",
     "RowFunction",
     "Stream",
+    "are_only_summed",
     "as_mask",
     "check_lengths_within",
     "current_export",

@@ -79,7 +79,7 @@ def look(cell, specs) -> Facts:
             with tf.GradientTape() as pointwise:
                 pointwise.watch(weights)
                 output, new_states = cell.pointwise(z, r, states, k, noise or None)
-            found["sums"] = _are_only_summed(z, r)
+            found["sums"] = are_only_summed(z, r)
             same = [i for i, state in enumerate(new_states) if state is output]
             found["output"] = same[0] if same else None
             by_name = pointwise.gradient([output, *new_states], floats_of(all_k))
@@ -217,7 +217,8 @@ def floats_of(k: dict) -> dict[str, list]:
     return {n: [w for w in nest.flatten(v) if differentiable(w)] for n, v in k.items()}
 
 
-def _are_only_summed(z, r) -> bool:
+def are_only_summed(z, r) -> bool:
+    """Whether a graph uses two tensors in their sum and in no other way."""
     users = [*z.consumers(), *r.consumers()]
     return (
         z.shape == r.shape

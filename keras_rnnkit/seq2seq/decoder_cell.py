@@ -12,6 +12,7 @@ from keras_rnnkit.arguments import (
     check_positive_integer,
 )
 from keras_rnnkit.cells import SplitCell
+from keras_rnnkit.recurrence import are_only_summed
 from keras_rnnkit.seq2seq.attention import Attention
 
 
@@ -89,7 +90,7 @@ class AttentionDecoderCell(SplitCell):
                 cell.build(shape)
                 cell.built = True
             shape = (shape[0], cell.output_size)
-        gates, self._widths = self._look_at_widths(input_shape)
+        gates, self._widths, self._feeds_sum = self._look_at_cells(input_shape)
         if self.attention is None:
             return
         if memory_shape is None:
@@ -106,23 +107,32 @@ class AttentionDecoderCell(SplitCell):
                 (self.units, gates), "glorot_uniform", name="feeding_kernel"
             )
 
-    def _look_at_widths(self, input_shape):
-        """The size of what the lowest cell projects, and of each cell's product."""
-        widths = []
+    def _look_at_cells(self, input_shape):
+        """The size of what the lowest cell projects and of each cell's product, and
+        whether the lowest sees the two in their sum alone."""
+        widths, sums = [], []
 
-        def trace():
+        def trace(training):
             x = tf.zeros((1, input_shape[-1]), self.compute_dtype)
-            k = self.cells[0].constants()
-            vars(k).update(self.cells[0].row_constants(1))
-            widths.append(self.cells[0].project(x, k).shape[-1])
+            first = self.cells[0]
             for cell in self.cells:
                 k = cell.constants()
-                vars(k).update(cell.row_constants(1))
-                widths.append(cell.recur(cell.get_initial_state(1), k).shape[-1])
+                vars(k).update(cell.row_constants(1, training))
+                states = cell.get_initial_state(1)
+                r = tf.identity(cell.recur(states, k))
+                if cell is first:
+                    z = tf.identity(cell.project(x, k))
+                    widths.append(z.shape[-1])
+                    noise = cell.draw_noise((1,), training)
+                    cell.pointwise(z, r, tree.flatten(states), k, noise)
+                    sums.append(are_only_summed(z, r))
+                widths.append(r.shape[-1])
 
         with tf.init_scope():
-            tf.function(trace, autograph=False).get_concrete_function()
-        return widths[0], widths[1:]
+            for training in (False, True):
+                widths.clear()
+                tf.function(trace, autograph=False).get_concrete_function(training)
+        return widths[0], widths[1:], all(sums)
 
     # What belongs to a part is in `k` under its number, as `1_kernel`.
 
@@ -172,7 +182,8 @@ class AttentionDecoderCell(SplitCell):
         return self.cells[0].project(inputs, self._of(0, k))
 
     def recur(self, states, k):
-        """The products with the states of all cells, and with a, side by side."""
+        """The products with the states of all cells, side by side, and that with a:
+        added to the lowest cell's, where this adds both to z in any case."""
         products = [
             cell.recur(own, self._of(number, k))
             for number, (cell, own) in enumerate(
@@ -180,8 +191,12 @@ class AttentionDecoderCell(SplitCell):
             )
         ]
         if self.input_feeding:
-            products.append(ops.matmul(states[-1], k.feeding_kernel))
-        return ops.concatenate(products, axis=-1)
+            fed = ops.matmul(states[-1], k.feeding_kernel)
+            if self._feeds_sum:
+                products[0] += fed
+            else:
+                products.append(fed)
+        return ops.concatenate(products, axis=-1) if len(products) > 1 else products[0]
 
     def pointwise(self, z, r, states, k, noise=None):
         query, new_states = self._run_cells(z, r, states, k, noise)
@@ -223,9 +238,10 @@ class AttentionDecoderCell(SplitCell):
 
     def _run_cells(self, z, r, states, k, noise):
         """h and the new states of the cells."""
-        widths = self._widths + ([z.shape[-1]] if self.input_feeding else [])
-        products = tf.split(r, widths, axis=-1)
-        if self.input_feeding:
+        feeds_z = self.input_feeding and not self._feeds_sum
+        widths = self._widths + ([z.shape[-1]] if feeds_z else [])
+        products = tf.split(r, widths, axis=-1) if len(widths) > 1 else [r]
+        if feeds_z:
             z = z + products.pop()
         h, new_states = None, []
         parts = zip(self.cells, self._own_states(states), products, strict=True)
