@@ -402,6 +402,22 @@ def test_one_graph_serves_all_shapes(rng, two_shards):
     assert [run.experimental_get_tracing_count() for run in runs] == [1, 1]
 
 
+@pytest.mark.parametrize("feeding", [True, False])
+def test_loop_says_whether_anything_is_compiled(feeding, rng):
+    """Also what follows the loop: the scores of all steps, without input feeding."""
+
+    def compiled(loop):
+        decoder = make("GRU", "bahdanau", rng, input_feeding=feeding, loop=loop)
+        given = draw(decoder, rng)
+        trace = tf.function(lambda: results(decoder, given), autograph=False)
+        library = trace.get_concrete_function().graph.as_graph_def().library
+        return [f for f in library.function if f.attr["_XlaMustCompile"].b]
+
+    assert not compiled("portable")
+    assert compiled("auto")
+    assert len(compiled("fast")) == len(compiled("auto"))
+
+
 @pytest.mark.parametrize("noisy", [0, 1], ids=["lower", "upper"])
 @pytest.mark.parametrize("kind", ["dropout", "recurrent_dropout", "zoneout"])
 def test_each_cell_draws_noise_of_its_own_in_training_alone(kind, noisy, rng):

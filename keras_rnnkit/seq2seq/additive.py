@@ -5,7 +5,7 @@ import tensorflow as tf
 from keras_rnnkit.recurrence import RowFunction, is_fast, pad_steps, wide
 
 
-def additive_scores(query, keys, scale):
+def additive_scores(query, keys, scale, loop="auto"):
     """Returns `v · tanh(q + k)`, `(batch, steps, source)`.
 
     Of many steps, a compiled loop holds the tanh of one at a time, forwards and, made
@@ -15,9 +15,10 @@ def additive_scores(query, keys, scale):
         query: `(batch, steps, units)`.
         keys: `(batch, source, units)`.
         scale: v, `(units,)`.
+        loop: whether it is compiled; see `is_fast`.
     """
     batch, steps = query.shape[:2]
-    if not is_fast("auto", unroll=False, steps=steps, batch=batch):
+    if not is_fast(loop, unroll=False, steps=steps, batch=batch):
         return at_once([query, keys], [scale])
     shape = batch, steps, keys.shape[1]
     count, _, query = pad_steps(query)

@@ -117,7 +117,8 @@ class Attention(keras.layers.Layer):
             query: `(batch, steps, size)`.
             memory, keys: `(batch, source, ...)`.
             valid: bool `(batch, source)`, or None for all.
-            k: see `constants`.
+            k: see `constants`; may tell a `loop`, "portable" or "fast", for scores that
+                have a loop of their own.
         """
         valid, factor = self.window(query, valid, keys, k)
         weights = masked_softmax(wide(self.score(query, keys, k)), valid)
@@ -197,7 +198,8 @@ class AdditiveScore(Attention):
     def additive_score(self, query, keys, k, scale, bias=0):
         if self.query_size is not None:
             query = times(query, k.query_kernel)
-        return additive_scores(query + bias, keys, scale)
+        loop = vars(k).get("loop", "auto")
+        return additive_scores(query + bias, keys, scale, loop)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)

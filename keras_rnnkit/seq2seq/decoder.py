@@ -138,11 +138,12 @@ class AttentionDecoder(RNN):
         output, *states = outputs if self.return_state else [outputs]
         k = cell.constants()
         vars(k).update(rows)
+        loop = "fast" if self._is_to_be_fast(sequences.shape) else "portable"
         if cell.input_feeding:
             output, query = tf.split(output, [cell.units, cell.query_size], axis=-1)
-            _, weights = cell.look(query, k)
+            _, weights = cell.look(query, k, loop)
         else:
-            output, weights = cell.look(output, k)
+            output, weights = cell.look(output, k, loop)
         if mask is None and not self.return_sequences and not sequences.shape[1]:
             mask = tf.ones(tf.shape(sequences)[:2], tf.bool)  # there may be no steps
         if mask is not None:

@@ -206,20 +206,23 @@ class AttentionDecoderCell(SplitCell):
         output = ops.concatenate([a, query], axis=-1) if self.returns_query else a
         return output, [*new_states, a]
 
-    def look(self, query, k):
+    def look(self, query, k, loop="portable"):
         """Returns a and the weights.
 
         Args:
             query: h, `(batch, size)` or `(batch, steps, size)`.
             k: `constants` and `memory_constants`.
+            loop: how scores of several steps are taken; see `Attention.attend`.
         """
         several = len(query.shape) == 3
+        own_k = self._of(len(self.cells), k)
+        own_k.loop = loop
         context, weights = self.attention.attend(
             query if several else query[:, None],
             k.memory,
             k.keys,
             vars(k).get("valid"),
-            self._of(len(self.cells), k),
+            own_k,
         )
         if not several:
             context, weights = context[:, 0], weights[:, 0]
