@@ -329,8 +329,11 @@ def masked_softmax(scores, valid):
     """Softmax over the last axis where `valid`, zero elsewhere; zeros without any."""
     if valid is None:
         return tf.nn.softmax(scores)
-    shares = tf.nn.softmax(tf.where(valid, scores, scores.dtype.min))
-    return tf.where(valid, shares, 0)
+    x = ops.where(valid, scores, scores.dtype.min)
+    top = ops.stop_gradient(tf.reduce_max(x, axis=-1, keepdims=True))
+    shares = ops.where(valid, ops.exp(x - top), 0)
+    total = ops.sum(shares, axis=-1, keepdims=True)
+    return shares / ops.where(total > 0, total, 1)
 
 
 def times(x, kernel):
