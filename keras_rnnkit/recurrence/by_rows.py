@@ -3,7 +3,14 @@
 import tensorflow as tf
 
 from keras_rnnkit.recurrence.gradient import Gradients
-from keras_rnnkit.recurrence.shards import added, by_batch, joined, shard_count, split
+from keras_rnnkit.recurrence.shards import (
+    added,
+    by_batch,
+    joined,
+    on_shards,
+    shard_count,
+    split,
+)
 
 
 class RowFunction:
@@ -30,16 +37,8 @@ class RowFunction:
 
         def forward(*values):
             rows, shared = parts(values)
-
-            def sharded():
-                results = [self._forward(shard, shared) for shard in split(rows, count)]
-                return joined(results, rows[0])
-
-            def whole(one_row):
-                del one_row
-                return self._forward(rows, shared)
-
-            return (by_batch(rows[0], count, whole, sharded),), []
+            result = on_shards(lambda rows: self._forward(rows, shared), rows)
+            return (result,), []
 
         def backward(values, saved, d_results):
             del saved
@@ -55,8 +54,7 @@ class RowFunction:
                 by_rows, by_all = zip(*results, strict=True)
                 return joined(by_rows, rows[0]), added(by_all)
 
-            def whole(one_row):
-                del one_row
+            def whole(_):
                 return self._backward(rows, shared, *d_results)
 
             d_rows, d_shared = by_batch(rows[0], count, whole, sharded)

@@ -76,14 +76,19 @@ def by_batch(x, count, whole, sharded):
 
 
 def in_shards(function, *values):
-    """Has XLA compile a function, and calls it on shards of a batch, side by side.
+    """Has XLA compile a function, and calls it on shards; see `on_shards`."""
+    function = tf.function(function, autograph=False, jit_compile=True)
+    return on_shards(function, *values)
+
+
+def on_shards(function, *values):
+    """Calls a function on shards of a batch, side by side.
 
     Args:
         function: callable.
         values: nests of `(batch, ...)`.
     """
     x, count = nest.flatten(values)[0], shard_count()
-    function = tf.function(function, autograph=False, jit_compile=True)
 
     def sharded():
         shards = [function(*shard) for shard in split(list(values), count)]
