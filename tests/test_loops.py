@@ -15,7 +15,14 @@ import pytest
 import tensorflow as tf
 
 import keras_rnnkit as rk
-from keras_rnnkit.recurrence import Export, FastLoop, in_shards, is_fast, pad_steps
+from keras_rnnkit.recurrence import (
+    Export,
+    FastLoop,
+    in_shards,
+    is_fast,
+    keep,
+    pad_steps,
+)
 from tests.helpers import TOLERANCE, assert_close, randomize
 
 
@@ -66,6 +73,7 @@ STEPS = {
     "twice-z": lambda self, z, r, k, _: tf.tanh(z + z),
     "twice-r": lambda self, z, r, k, _: tf.cos(r + r),
     "row": lambda self, z, r, k, _: tf.tanh(z + r) * k.row,
+    "keeps": lambda _, z, r, k, n: tf.cos(keep(tf.sin(z) * r) + keep(r * k.row)),
     "Reads": lambda self, z, r, k, _: z + r * self.bias,
     "Draws": lambda self, z, r, k, _: z + r + 0 * tf.random.normal([4]),
     "Bessel": lambda self, z, r, k, _: tf.math.special.bessel_j0(z + r),  # not in XLA

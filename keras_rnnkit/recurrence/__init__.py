@@ -12,11 +12,13 @@ from keras_rnnkit.recurrence.exported import (
 )
 from keras_rnnkit.recurrence.fast import FastLoop, is_known_zero, pad_steps
 from keras_rnnkit.recurrence.fused import OPERATION, fused_lstm
+from keras_rnnkit.recurrence.keep import keep
 from keras_rnnkit.recurrence.loop import run
 from keras_rnnkit.recurrence.masks import as_mask, check_lengths_within
-from keras_rnnkit.recurrence.shards import in_shards, side_by_side
+from keras_rnnkit.recurrence.shards import in_shards, pad, side_by_side
 from keras_rnnkit.recurrence.step import are_only_summed, look, specs_of_step, wide
 from keras_rnnkit.recurrence.way import WAYS, is_fast
+from keras_rnnkit.recurrence.write import write_at
 
 __all__ = [
     "FORMS",
@@ -37,10 +39,13 @@ __all__ = [
     "in_shards",
     "is_fast",
     "is_known_zero",
+    "keep",
     "look",
+    "pad",
     "pad_steps",
     "run",
     "side_by_side",
     "specs_of_step",
     "wide",
+    "write_at",
 ]

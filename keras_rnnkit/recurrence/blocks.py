@@ -7,6 +7,8 @@ import math
 
 import tensorflow as tf
 
+from keras_rnnkit.recurrence.write import write_at
+
 nest = tf.nest
 
 # Steps that a turn of the loop writes out: a turn costs about as much as a small step.
@@ -82,14 +84,6 @@ def run_in_blocks(step, inputs, states, output, held, return_sequences):
     shape = tf.concat([[-1], tf.shape(output)], 0)
     outputs = tf.concat([tf.reshape(part, shape) for part in parts], 0)
     return shaped(outputs, [steps, *output.shape]), states
-
-
-def write_at(tensor, update, start):
-    """Writes `update` into a tensor, from the place `start` on."""
-    # TensorFlow has no public name for this operation, which TFLite has as its own.
-    from tensorflow.compiler.tf2xla.ops import gen_xla_ops
-
-    return gen_xla_ops.xla_dynamic_update_slice(tensor, update, start)
 
 
 def plan(steps: int | None, return_sequences: bool) -> list[tuple]:

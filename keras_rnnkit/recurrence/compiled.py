@@ -2,14 +2,15 @@
 
 import tensorflow as tf
 
-from keras_rnnkit.recurrence.blocks import write_at
+from keras_rnnkit.recurrence.gradient import gradients
+from keras_rnnkit.recurrence.keep import from_kept, with_kept
 from keras_rnnkit.recurrence.step import (
     Step,
     differentiable,
     floats_of,
-    gradients,
     wide,
 )
+from keras_rnnkit.recurrence.write import write_at
 
 nest = tf.nest
 
@@ -97,7 +98,8 @@ class CompiledLoop:
         output = step.output_of(states, held)
         writes = self.return_sequences and (held or not save)
         outputs = [_sequence(length, output)] if writes else []
-        at_first = [*states, *joined] if save else []
+        kept = step.nothing_kept(tf.shape(x)[0])
+        at_first = [*states, *joined, *kept] if save else []
         saved = _write(_arrays(at_first, length + 1), 0, at_first)
         joined = both.pack(joined)
 
@@ -112,14 +114,16 @@ class CompiledLoop:
             # read into the arithmetic that follows, and no longer vectorize that.
             def run_step(t, joined, given_t, states, held, outputs, saved):
                 joined = both.unpack(joined)
-                states, held = step.advance(joined, states, held, *given_t)
+                (states, held), kept = with_kept(
+                    lambda: step.advance(joined, states, held, *given_t)
+                )
                 if writes:
                     output = step.output_of(states, held)
                     outputs = [_write_step(*outputs, t, output)]
                 after = tf.minimum(t + 1, length - 1)
                 joined = step.join(_at(after - start, z), step.recur(states))
                 if save:
-                    saved = _write(saved, t + 1, [*states, *joined])
+                    saved = _write(saved, t + 1, [*states, *joined, *kept])
                 joined = both.pack(joined)
                 given_t = _of_step(after, given)
                 return t + 1, joined, given_t, states, held, outputs, saved
@@ -157,7 +161,9 @@ class CompiledLoop:
         """
         x, given = self._in_order([x, [noise, mask]])
         length = _length(x)
-        before, joined = saved[: len(d_states)], saved[len(d_states) :]
+        before, saved = saved[: len(d_states)], saved[len(d_states) :]
+        joined = saved[: len(saved) - len(self.step.facts.kept)]
+        kept = saved[len(joined) :]
         ran = length if steps is None else steps
 
         free = {name: w for name, w in k.items() if name not in self.frozen}
@@ -185,12 +191,14 @@ class CompiledLoop:
             k = turned | back | row_k
             step = self.step.using(k)
             joined_t, states = _at(t, [joined, before])
-            given_t = _of_step(t, given)
+            kept_t, given_t = _at(t + 1, kept), _of_step(t, given)
             if self.return_sequences:
                 d_output_t = _of_step(t, d_output)
                 d_states, d_held = step.add_to_output(d_output_t, d_states, d_held)
             own, d_states, d_held, d_k = gradients(
-                lambda: step.advance(joined_t, states, held, *given_t),
+                lambda: from_kept(
+                    lambda: step.advance(joined_t, states, held, *given_t), kept_t
+                ),
                 [joined_t, states, held, seen_of(k)],
                 [d_states, d_held],
             )

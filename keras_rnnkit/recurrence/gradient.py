@@ -1,10 +1,8 @@
-"""`tf.custom_gradient` without its leak."""
+"""Gradients, and `tf.custom_gradient` without its leak."""
 
 import weakref
 
 import tensorflow as tf
-
-from keras_rnnkit.recurrence.step import gradients
 
 LOST = (
     "gradients through `tf.vectorized_map` need `loop='portable'` in the recurrent "
@@ -88,6 +86,19 @@ class Gradients:
         op.graph._keras_rnnkit_gradients = [*others, self]
         keeper = weakref.ref(self)
         entry["type"] = lambda *given: keeper()._kept[name](*given)
+
+
+def gradients(function, sources, d_targets):
+    """Gradients of what `function()` returns by `sources`, all of them nests."""
+    with tf.GradientTape() as tape:
+        tape.watch(tf.nest.flatten(sources))
+        targets = tf.nest.flatten(function())
+    return tape.gradient(
+        targets,
+        sources,
+        output_gradients=tf.nest.flatten(d_targets),
+        unconnected_gradients="zero",
+    )
 
 
 def unwatched(values):

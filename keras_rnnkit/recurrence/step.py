@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import tensorflow as tf
 
+from keras_rnnkit.recurrence.keep import with_kept
+
 nest = tf.nest
 
 ANY_SIZE = 8  # stands for a size that the graph does not know, as of a memory
@@ -22,6 +24,7 @@ class Facts:
         output: which of the new states the output is, or `None`.
         weights: names of what `pointwise` sees of `k`, with a gradient.
         states: type and shape of each state, of one row.
+        kept: the same of what `pointwise` has the loop keep.
     """
 
     compiles: bool
@@ -29,6 +32,7 @@ class Facts:
     output: int | None
     weights: frozenset[str]
     states: list
+    kept: list
 
 
 def specs_of_step(x, states, k, row_k, noise) -> list:
@@ -78,7 +82,10 @@ def look(cell, specs) -> Facts:
             r = tf.identity(cell.recur(states, k))
             with tf.GradientTape() as pointwise:
                 pointwise.watch(weights)
-                output, new_states = cell.pointwise(z, r, states, k, noise or None)
+                (output, new_states), kept = with_kept(
+                    lambda: cell.pointwise(z, r, states, k, noise or None)
+                )
+            found["kept"] = [tf.TensorSpec(v.shape, v.dtype) for v in kept]
             found["sums"] = are_only_summed(z, r)
             same = [i for i, state in enumerate(new_states) if state is output]
             found["output"] = same[0] if same else None
@@ -144,7 +151,10 @@ class Step:
         return other
 
     def zero_states(self, rows):
-        return [tf.zeros([rows, *s.shape[1:]], s.dtype) for s in self.facts.states]
+        return _zeros(rows, self.facts.states)
+
+    def nothing_kept(self, rows):
+        return _zeros(rows, self.facts.kept)
 
     def project(self, x):
         return self.cell.project(x, self.k)
@@ -190,19 +200,6 @@ class Step:
         return d_states, d_held
 
 
-def gradients(function, sources, d_targets):
-    """Gradients of what `function()` returns by `sources`, all of them nests."""
-    with tf.GradientTape() as tape:
-        tape.watch(nest.flatten(sources))
-        targets = nest.flatten(function())
-    return tape.gradient(
-        targets,
-        sources,
-        output_gradients=nest.flatten(d_targets),
-        unconnected_gradients="zero",
-    )
-
-
 def differentiable(value) -> bool:
     return tf.is_tensor(value) and value.dtype.is_floating
 
@@ -227,6 +224,10 @@ def are_only_summed(z, r) -> bool:
         and users[0].type in ("Add", "AddV2")
         and {id(v) for v in users[0].inputs} == {id(z), id(r)}
     )
+
+
+def _zeros(rows, specs):
+    return [tf.zeros([rows, *s.shape[1:]], s.dtype) for s in specs]
 
 
 def _where(mask, new, old):

@@ -13,7 +13,7 @@ from keras_rnnkit.arguments import (
 )
 from keras_rnnkit.cells.split import constants_of
 from keras_rnnkit.layers.checks import check_lengths, check_mask
-from keras_rnnkit.recurrence import as_mask, wide
+from keras_rnnkit.recurrence import as_mask, keep, wide
 from keras_rnnkit.seq2seq.additive import additive_scores
 
 SMALLEST = 1e-12  # a squared norm that is divided by
@@ -197,7 +197,7 @@ class AdditiveScore(Attention):
 
     def additive_score(self, query, keys, k, scale, bias=0):
         if self.query_size is not None:
-            query = times(query, k.query_kernel)
+            query = keep(times(query, k.query_kernel))
         loop = vars(k).get("loop", "auto")
         return additive_scores(query + bias, keys, scale, loop)
 

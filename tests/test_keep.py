@@ -1,0 +1,83 @@
+"""What a step keeps, the gradient takes from there."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import keras_rnnkit as rk
+from keras_rnnkit.recurrence import keep, look, specs_of_step
+from keras_rnnkit.recurrence.compiled import CompiledLoop
+
+ROWS, STEPS, UNITS = 3, 5, 4
+SETTINGS = ("reverse", "return_sequences", "zero_output_for_mask")
+
+
+def cell_of(step):
+    """h = step(z + r), z = x, r = h R."""
+
+    class Cell(rk.SplitCell):
+        state_size = output_size = UNITS
+
+        def project(self, inputs, k):
+            return inputs * 1
+
+        def recur(self, states, k):
+            return tf.matmul(states[0], k.recurrent_kernel)
+
+        def pointwise(self, z, r, states, k, noise=None):
+            h = step(z + r)
+            return h, [h]
+
+    return Cell()
+
+
+def run_back(step, rng):
+    """Gradients by inputs, states and weights, and the program that took them."""
+    x = tf.constant(rng.standard_normal((ROWS, STEPS, UNITS)), tf.float32)
+    h = tf.constant(rng.standard_normal((ROWS, UNITS)), tf.float32)
+    k = {"recurrent_kernel": tf.constant(rng.standard_normal((UNITS, UNITS)), x.dtype)}
+    cell = cell_of(step)
+    facts = look(cell, specs_of_step(x, [h], k, {}, []))
+    loop = CompiledLoop(cell, facts, frozen=(), **dict.fromkeys(SETTINGS, False))
+    _, _, saved = loop.forward(x, [h], k, {}, [], [], None, False, True)
+    given = x, k, {}, [], [], None, False, saved, h, [h]
+    program = loop.backward.experimental_get_compiler_ir(*given)(stage="optimized_hlo")
+    return tf.nest.flatten(loop.backward(*given)), program
+
+
+def in_branch(value):
+    """A value that lies in the graph of a branch, where nothing can keep it."""
+    return tf.cond(tf.size(value) > 0, lambda: keep(tf.sin(value)), lambda: value)
+
+
+STEPS_THAT_KEEP = {
+    "once": lambda a: tf.tanh(keep(tf.sin(a))),
+    "twice": lambda a: tf.tanh(keep(tf.sin(keep(tf.sin(a)) * 2))),
+    "two": lambda a: keep(tf.sin(a)) * keep(tf.sin(-3 * a)),
+}
+
+
+@pytest.mark.parametrize("name", STEPS_THAT_KEEP)
+def test_what_is_kept_is_not_computed_again(name, rng, monkeypatch):
+    state = rng.bit_generator.state
+    ours, program = run_back(STEPS_THAT_KEEP[name], rng)
+    rng.bit_generator.state = state
+    monkeypatch.setitem(globals(), "keep", lambda value: value)
+    theirs, plainly = run_back(STEPS_THAT_KEEP[name], rng)
+    assert " sine(" in plainly
+    assert " sine(" not in program
+    assert " cosine(" in program
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_a_branch_keeps_nothing(rng):
+    gradients, program = run_back(lambda a: tf.tanh(in_branch(a)), rng)
+    assert all(np.isfinite(g).all() for g in gradients)
+    assert " sine(" in program
+
+
+def test_outside_a_loop_it_does_nothing():
+    value = tf.ones(3)
+    assert keep(value) is value
+    assert len(tf.function(lambda x: keep(x)).get_concrete_function(value).outputs) == 1
