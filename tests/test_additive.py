@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_rnnkit.recurrence import RowFunction
 from keras_rnnkit.seq2seq import additive
 
 UNITS = 6
@@ -36,10 +37,12 @@ def in_graph(function, values, known):
 
 @pytest.fixture
 def is_compiled(monkeypatch):
-    """Counts the calls of the compiled loop."""
-    calls, loop = [], additive.step_by_step
+    """Counts the calls of the compiled loops."""
+    monkeypatch.setattr(additive, "BLOCK_BYTES", additive.BLOCK_BYTES)
+    parts = additive.forward, additive.backward, additive.at_once
+    calls, loops = [], RowFunction(*parts)  # compiled anew for each test
     monkeypatch.setattr(
-        additive, "step_by_step", lambda *given: calls.append(given) or loop(*given)
+        additive, "in_parts", lambda *given: calls.append(given) or loops(*given)
     )
     return calls
 
@@ -54,9 +57,11 @@ def test_scores_are_those_of_plain_loops(sizes, known, rng, is_compiled):
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+@pytest.mark.parametrize("block", [9, 4, 1, 0])  # 0: less than a step
 @pytest.mark.parametrize("batch", [1, 5])
-def test_gradients_are_those_of_ordinary_ops(batch, known, rng, is_compiled):
+def test_gradients_are_those_of_ordinary_ops(batch, block, known, rng, is_compiled):
     values, d = draw(rng, batch, 9, 7), rng.standard_normal((batch, 9, 7))
+    additive.BLOCK_BYTES = block * 7 * UNITS * 8
 
     def gradients(*values):
         with tf.GradientTape() as outer:

@@ -2,14 +2,16 @@
 
 import tensorflow as tf
 
-from keras_rnnkit.recurrence import RowFunction, is_fast, pad_steps, wide
+from keras_rnnkit.recurrence import RowFunction, is_fast, pad, pad_steps, wide, write_at
+
+BLOCK_BYTES = 1 << 18  # a share of the cache of a core
 
 
 def additive_scores(query, keys, scale, loop="auto"):
     """Returns `v · tanh(q + k)`, `(batch, steps, source)`.
 
-    Of many steps, a compiled loop holds the tanh of one at a time, forwards and, made
-    anew, backwards: of all of them there are batch x steps x source x units.
+    Of many steps, a compiled loop holds the tanh of one or a few at a time, forwards
+    and, made anew, backwards: of all there are batch x steps x source x units.
 
     Args:
         query: `(batch, steps, units)`.
@@ -23,7 +25,7 @@ def additive_scores(query, keys, scale, loop="auto"):
     shape = batch, steps, keys.shape[1]
     count, _, query = pad_steps(query)
     source, _, keys = pad_steps(keys)
-    scores = step_by_step([query, keys], [scale])[:, :count, :source]
+    scores = in_parts([query, keys], [scale])[:, :count, :source]
     return tf.ensure_shape(scores, shape)
 
 
@@ -54,29 +56,46 @@ def forward(rows, shared):
 
 def backward(rows, shared, d_scores):
     """With e = tanh(q + k) and d its score's gradient: d (1 - e²) v by q and k, d e
-    by v."""
-    (query, keys), (scale,) = rows, shared
-    steps = tf.shape(query)[1]
-    d_scores = tf.ensure_shape(d_scores, [keys.shape[0], None, keys.shape[1]])
+    by v.
 
-    def step(t, d_query, d_keys, d_scale):
-        hidden = tf.tanh(tf.gather(query, t, axis=1)[:, None] + keys)
-        d = tf.gather(d_scores, t, axis=1)
+    It takes some steps of one row at a time: what they are added up from stays close
+    to the core.
+    """
+    (query, keys), (scale,) = rows, shared
+    batch, steps, units = tf.unstack(tf.shape(query))
+    of_step = tf.shape(keys)[1] * units * query.dtype.size
+    size = tf.clip_by_value(BLOCK_BYTES // tf.maximum(of_step, 1), 1, steps)
+    each = -(-steps // size)  # blocks of a row
+
+    def blocks(x):
+        x = pad(x, 1, [0, each * size - steps])
+        return tf.reshape(x, [batch * each, size, tf.shape(x)[2]])
+
+    d_scores = tf.ensure_shape(d_scores, [None, None, keys.shape[1]])
+    queries, d_scores = blocks(query), blocks(d_scores)
+
+    def run(n, d_query, d_keys, d_scale):
+        row = n // each
+        hidden = tf.tanh(tf.gather(queries, n)[:, None] + tf.gather(keys, row))
+        d = tf.gather(d_scores, n)
         slope = d[..., None] * (1 - hidden * hidden)
-        d_query = d_query.write(t, tf.reduce_sum(slope, 1))
+        d_query = d_query.write(n, tf.reduce_sum(slope, 1))
+        by_keys = tf.gather(d_keys, row) + wide(tf.reduce_sum(slope, 0))
+        d_keys = write_at(d_keys, by_keys[None], [row, 0, 0])
         flat = tf.reshape(hidden, [-1, scale.shape[0]])
         by_scale = tf.matmul(tf.reshape(d, [1, -1]), flat)[0]
-        return t + 1, d_query, d_keys + wide(slope), d_scale + wide(by_scale)
+        return n + 1, d_query, d_keys, d_scale + wide(by_scale)
 
-    shape = query.shape[0], query.shape[2]
-    d_query = tf.TensorArray(query.dtype, steps, element_shape=shape)
+    shape = None, query.shape[2]
+    d_query = tf.TensorArray(query.dtype, batch * each, element_shape=shape)
     zeros = tf.zeros_like(wide(keys)), tf.zeros_like(wide(scale))
     _, d_query, d_keys, d_scale = tf.while_loop(
-        lambda t, *_: t < steps, step, (0, d_query, *zeros)
+        lambda n, *_: n < batch * each, run, (0, d_query, *zeros)
     )
-    d_query = tf.transpose(d_query.stack(), [1, 0, 2]) * scale
+    d_query = tf.reshape(d_query.stack(), [batch, each * size, query.shape[2]])
+    d_query = d_query[:, :steps] * scale
     d_keys = tf.cast(d_keys, keys.dtype) * scale
     return [d_query, d_keys], [tf.cast(d_scale, scale.dtype)]
 
 
-step_by_step = RowFunction(forward, backward, at_once)
+in_parts = RowFunction(forward, backward, at_once)
