@@ -5,7 +5,9 @@
 - Decoding, 64 rows, greedy: `generate` beside a loop in Python that calls the model for
   each token. Both have to say the same.
 - A training step with attention, beside one of the same encoder and decoder without,
-  plus the products that attention consists of, alone, in the same shapes.
+  plus the products that attention consists of, alone, in the same shapes. Each model is
+  built three times, as a graph's threads fall into step differently each time; its time
+  is the median one.
 
 Writes attention.md and attention.json, or attention-quick.*; a run that was stopped
 goes on where it was.
@@ -35,6 +37,7 @@ ATTENTIONS = {
 # units, source and target steps
 SHAPES = [(128, 12), (256, 12), (256, 32)]
 LENGTHS = 10, 30
+BUILDS = 3
 
 
 def parts(quick):
@@ -101,15 +104,21 @@ def measure_training(case, seed):
     keras.utils.set_random_seed(seed)
     rng = np.random.default_rng(seed)
     source, target = tf.constant(rng.integers(4, TOKENS, (2, BATCH, steps)), tf.int32)
-    attention = ATTENTIONS[name](units)
-    calls = {}
-    for key, each in (("with", attention), ("without", None)):
-        model = model_of(each, units, feeding)
-        train = tf.function(model.train_step)
+
+    def training(attention):
+        train = tf.function(model_of(attention, units, feeding).train_step)
         train((source, target))
-        calls[key] = lambda train=train: train((source, target))
-    calls["products"] = products(attention, feeding, units, steps)
-    return medians(calls)
+        return lambda: train((source, target))
+
+    attention = ATTENTIONS[name](units)
+    calls = {"products": [products(attention, feeding, units, steps)]}
+    calls["without"] = [training(None) for _ in range(BUILDS)]
+    calls["with"] = [training(ATTENTIONS[name](units)) for _ in range(BUILDS)]
+    spent = medians({(n, i): c for n, own in calls.items() for i, c in enumerate(own)})
+    return {
+        name: median(spent[name, i] for i in range(len(own)))
+        for name, own in calls.items()
+    }
 
 
 def products(attention, feeding, units, steps):

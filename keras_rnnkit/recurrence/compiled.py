@@ -24,9 +24,10 @@ class CompiledLoop:
     """A step that is told apart into its parts, on a compiled loop.
 
     Autodiff of a loop keeps every intermediate of every step, and adds up the gradient
-    by a weight step by step. Here the forward loop keeps states and products alone. The
-    backward loop adds up the gradients by what `pointwise` sees of k, be it as large as
-    a memory; those by the weights of products follow it, all steps in one product:
+    by a weight step by step. Here the forward loop keeps states and products alone, and
+    what `pointwise` has it `keep`. The backward loop adds up the gradients by what
+    `pointwise` sees of k, be it as large as a memory; those by the weights of products
+    follow it, all steps in one product:
 
         z = project(x, k)    rₜ = recur(sₜ₋₁, k)    sₜ = pointwise(zₜ, rₜ, sₜ₋₁, k)
 
