@@ -72,12 +72,16 @@ def test_what_is_kept_is_not_computed_again(name, rng, monkeypatch):
 
 
 def test_a_branch_keeps_nothing(rng):
-    gradients, program = run_back(lambda a: tf.tanh(in_branch(a)), rng)
-    assert all(np.isfinite(g).all() for g in gradients)
+    state = rng.bit_generator.state
+    ours, program = run_back(lambda a: tf.tanh(in_branch(a)), rng)
     assert " sine(" in program
+    rng.bit_generator.state = state
+    theirs, _ = run_back(lambda a: tf.tanh(tf.sin(a)), rng)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
 def test_outside_a_loop_it_does_nothing():
     value = tf.ones(3)
     assert keep(value) is value
-    assert len(tf.function(lambda x: keep(x)).get_concrete_function(value).outputs) == 1
+    assert tf.function(lambda x: tf.constant(keep(x) is x))(value)

@@ -99,9 +99,9 @@ class CompiledLoop:
         output = step.output_of(states, held)
         writes = self.return_sequences and (held or not save)
         outputs = [_sequence(length, output)] if writes else []
-        kept = step.nothing_kept(tf.shape(x)[0])
-        at_first = [*states, *joined, *kept] if save else []
-        saved = _write(_arrays(at_first, length + 1), 0, at_first)
+        at_first = [states, joined, step.nothing_kept(tf.shape(x)[0])] if save else []
+        flat = nest.flatten(at_first)
+        saved = _write(_arrays(flat, length + 1), 0, flat)
         joined = both.pack(joined)
 
         if one_row:  # So little work is done best by one thread, each part in its turn.
@@ -137,11 +137,11 @@ class CompiledLoop:
             run_chunk,
             (0, joined, given_0, list(states), held, outputs, saved),
         )
-        saved = [array.stack() for array in saved]
+        saved = nest.pack_sequence_as(at_first, [array.stack() for array in saved])
         if writes:
             (output,) = outputs
         elif self.return_sequences:
-            output = _swapped(saved[step.facts.output][1:])
+            output = _swapped(saved[0][step.facts.output][1:])
         else:
             output = step.output_of(states, held)
         return output, states, saved
@@ -152,8 +152,8 @@ class CompiledLoop:
         """Takes gradients back through the steps.
 
         Args:
-            saved: what `forward` returned: states and products before each step, and
-                after the last.
+            saved: what `forward` returned: states and products before each step and
+                after the last, and what each step has kept, one place later.
             d_output, d_states: gradients by the output and the last states.
 
         Returns:
@@ -162,9 +162,7 @@ class CompiledLoop:
         """
         x, given = self._in_order([x, [noise, mask]])
         length = _length(x)
-        before, saved = saved[: len(d_states)], saved[len(d_states) :]
-        joined = saved[: len(saved) - len(self.step.facts.kept)]
-        kept = saved[len(joined) :]
+        before, joined, kept = saved
         ran = length if steps is None else steps
 
         free = {name: w for name, w in k.items() if name not in self.frozen}

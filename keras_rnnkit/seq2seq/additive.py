@@ -66,10 +66,11 @@ def backward(rows, shared, d_scores):
     of_step = tf.shape(keys)[1] * units * query.dtype.size
     size = tf.clip_by_value(BLOCK_BYTES // tf.maximum(of_step, 1), 1, steps)
     each = -(-steps // size)  # blocks of a row
+    count = batch * each
 
     def blocks(x):
         x = pad(x, 1, [0, each * size - steps])
-        return tf.reshape(x, [batch * each, size, tf.shape(x)[2]])
+        return tf.reshape(x, [count, size, tf.shape(x)[2]])
 
     d_scores = tf.ensure_shape(d_scores, [None, None, keys.shape[1]])
     queries, d_scores = blocks(query), blocks(d_scores)
@@ -87,10 +88,10 @@ def backward(rows, shared, d_scores):
         return n + 1, d_query, d_keys, d_scale + wide(by_scale)
 
     shape = None, query.shape[2]
-    d_query = tf.TensorArray(query.dtype, batch * each, element_shape=shape)
+    d_query = tf.TensorArray(query.dtype, count, element_shape=shape)
     zeros = tf.zeros_like(wide(keys)), tf.zeros_like(wide(scale))
     _, d_query, d_keys, d_scale = tf.while_loop(
-        lambda n, *_: n < batch * each, run, (0, d_query, *zeros)
+        lambda n, *_: n < count, run, (0, d_query, *zeros)
     )
     d_query = tf.reshape(d_query.stack(), [batch, each * size, query.shape[2]])
     d_query = d_query[:, :steps] * scale

@@ -197,7 +197,7 @@ class AdditiveScore(Attention):
 
     def additive_score(self, query, keys, k, scale, bias=0):
         if self.query_size is not None:
-            query = keep(times(query, k.query_kernel))
+            query = times(query, k.query_kernel)
         loop = vars(k).get("loop", "auto")
         return additive_scores(query + bias, keys, scale, loop)
 
@@ -337,10 +337,10 @@ def masked_softmax(scores, valid):
 
 
 def times(x, kernel):
-    """`x @ kernel`, `(batch, steps, size)`, as one product.
+    """`x @ kernel`, `(batch, steps, size)`, as one product, which a loop is to keep.
 
     `ops.matmul` works its shapes out in a way that XLA refuses within a loop.
     """
     shape = ops.shape(x)
     rows = tf.matmul(tf.reshape(x, (-1, shape[2])), kernel)
-    return tf.reshape(rows, (*shape[:2], kernel.shape[1]))
+    return keep(tf.reshape(rows, (*shape[:2], kernel.shape[1])))
