@@ -14,7 +14,7 @@ It prints, after a report on the model:
     knowledge       N AA L IH JH
     rhythm          R IH TH AH M
     keras           K EH R AH Z
-    tensorflow      T EH N S ER F L OW
+    tensorflow      T EH N S AO R F L OW
     g2p.tflite, 8.9 MB
 """
 
@@ -38,14 +38,14 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz'-."
 SELF = "examples/grapheme_to_phoneme.py"
 LONGEST = 48  # phones, with END
 START, END = "<s>", "</s>"
-WIDTHS = 8, 12, 16, 24, LONGEST  # the steps that batches are padded to
-FULL = {"units": 192, "decoder": 320, "epochs": 15, "words": None, "rate": 2e-3}
+WIDTHS = *range(5, 13), 16, 24, LONGEST  # the steps that batches are padded to
+FULL = {"units": 192, "decoder": 320, "epochs": 12, "words": None, "rate": 2e-3}
 SEARCHES = {"greedy": {}, "beam": {"method": "beam", "beam_width": 5}}
 EXAMPLES = "phoneme", "knowledge", "rhythm", "keras", "tensorflow"
 QUICK = {"units": 64, "decoder": 64, "epochs": 8, "words": 8000, "rate": 5e-3}
 
 
-def batches(x, y, size=128, seed=0):
+def batches(x, y, size=96, seed=0):
     """Batches of words of like lengths, shuffled anew for each epoch."""
     random = np.random.default_rng(seed)
     longest = np.maximum((x > 0).sum(axis=1), (y > 0).sum(axis=1))

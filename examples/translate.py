@@ -38,12 +38,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import tensorflow as tf
-from grapheme_to_phoneme import END, START, WIDTHS, train
+from grapheme_to_phoneme import END, START, train
 from quickstart import KEPT
 
 import keras_rnnkit as rk
 
 PUNCTUATION = r"([^\p{L}\p{M}\p{N}\s'’-])"
+WIDTHS = 8, 12, 16, 24, 48  # the tokens that batches are padded to
 FULL = {"units": 256, "epochs": 15, "batch": 64, "rate": 1e-3, "limit": None}
 QUICK = {"units": 64, "epochs": 15, "batch": 32, "rate": 1e-2, "limit": 2000}
 
