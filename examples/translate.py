@@ -12,8 +12,8 @@ training:
 
     {
      "parameters": 350287,
-     "token_accuracy": 1.0,
-     "perplexity": 1.14
+     "token_accuracy": 0.9912,
+     "perplexity": 1.17
     }
 
     Eight hundred and twenty five.
@@ -37,14 +37,15 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+import numpy as np
 import tensorflow as tf
-from grapheme_to_phoneme import END, START, train
+from grapheme_to_phoneme import END, START, batches, train
 from quickstart import KEPT
 
 import keras_rnnkit as rk
 
 PUNCTUATION = r"([^\p{L}\p{M}\p{N}\s'’-])"
-WIDTHS = 8, 12, 16, 24, 48  # the tokens that batches are padded to
+LONGEST = 48  # tokens, with END
 FULL = {"units": 256, "epochs": 15, "batch": 64, "rate": 1e-3, "limit": None}
 QUICK = {"units": 64, "epochs": 15, "batch": 32, "rate": 1e-2, "limit": 2000}
 
@@ -98,20 +99,13 @@ def build(layers, units, seed):
     )
 
 
-def batches(layers, pairs, size, seed):
-    """Pairs of like lengths, shuffled anew for each epoch; long ones are left out."""
+def ids(layers, pairs):
+    """Ids of sentences and translations; those that are too long are left out."""
     x, y = (layer(texts) for layer, texts in zip(layers, pairs, strict=True))
     y = y[:, 1:]  # without its start
-    short = tf.maximum(x.row_lengths(), y.row_lengths()) <= WIDTHS[-1]
-    x, y = (tf.ragged.boolean_mask(ids, short) for ids in (x, y))
-    data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(pairs[0]), seed)
-    data = data.map(lambda *pair: pair).bucket_by_sequence_length(
-        lambda x, y: tf.maximum(tf.size(x), tf.size(y)),
-        [width + 1 for width in WIDTHS],
-        [size] * (len(WIDTHS) + 1),
-        pad_to_bucket_boundary=True,
-    )
-    return data.apply(tf.data.experimental.assert_cardinality(sum(1 for _ in data)))
+    short = tf.maximum(x.row_lengths(), y.row_lengths()) <= LONGEST
+    both = (tf.ragged.boolean_mask(tokens, short) for tokens in (x, y))
+    return [np.int32(tokens.to_tensor(shape=(None, LONGEST))) for tokens in both]
 
 
 def report(model, data):
@@ -130,7 +124,7 @@ def translate(model, layers, sentences):
     """For each sentence its tokens, those of the translation, and the attention."""
     x = layers[0](sentences).to_tensor().numpy()
     options = {"method": "beam", "length_penalty": 1.0, "return_attention": True}
-    y, weights = model.generate(x, max_length=WIDTHS[-1], **options)
+    y, weights = model.generate(x, max_length=LONGEST, **options)
     read, written = (layer.get_vocabulary() for layer in layers)
     return [
         ([read[i] for i in source if i], [written[i] for i in target if i], weight)
@@ -158,7 +152,7 @@ def main():
         return [texts[: given.limit or size["limit"]] for texts in found]
 
     def load(split):
-        return batches(layers, pairs(split), size["batch"], given.seed)
+        return batches(*ids(layers, pairs(split)), size["batch"], given.seed)
 
     begins = not weights.exists() and not (folder / "backup").exists()
     layers = text_layers(folder, pairs("train") if begins else None)
