@@ -104,6 +104,11 @@ def ids(layers, pairs):
     x, y = (layer(texts) for layer, texts in zip(layers, pairs, strict=True))
     y = y[:, 1:]  # without its start
     short = tf.maximum(x.row_lengths(), y.row_lengths()) <= LONGEST
+    if not np.any(short):
+        raise ValueError(
+            f"a pair must be at most {LONGEST} tokens long; each of the {len(short)} "
+            "given is longer: cut them into sentences"
+        )
     both = (tf.ragged.boolean_mask(tokens, short) for tokens in (x, y))
     return [np.int32(tokens.to_tensor(shape=(None, LONGEST))) for tokens in both]
 

@@ -90,6 +90,13 @@ def test_every_pair_that_is_not_too_long_is_learnt_from(example, tmp_path):
     assert set(seen) == expected
 
 
+def test_pairs_that_are_all_too_long_are_an_error(example, tmp_path):
+    pairs = ["a b"] * 3, [" c" * 48] * 3
+    layers = example.text_layers(tmp_path, pairs)
+    with pytest.raises(ValueError, match="at most 48 tokens long; each of the 3 given"):
+        example.ids(layers, pairs)
+
+
 @pytest.mark.slow
 def test_numbers_are_translated_by_a_training_that_was_stopped(tmp_path):
     write_numbers(tmp_path / "numbers.tsv")
