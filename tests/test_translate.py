@@ -66,28 +66,36 @@ def test_words_and_punctuation_are_told_apart(example, text, tokens):
     ]
 
 
-def test_every_pair_that_is_not_too_long_is_learnt_from(example, tmp_path):
+def test_batches_hold_every_pair_once_in_another_order_each_epoch(example, tmp_path):
     sources = [" ".join([f"s{i}"] * (1 + i % 30)) for i in range(200)]
     targets = [" ".join([f"t{i}"] * (1 + i % 50)) for i in range(200)]
     layers = example.text_layers(tmp_path, (sources, targets))
+    data = example.batches(*example.ids(layers, (sources, targets)), 16, 0)
     known = [layer.get_vocabulary() for layer in example.text_layers(tmp_path)]
     assert known == [layer.get_vocabulary() for layer in layers]
-    data = example.batches(*example.ids(layers, (sources, targets)), 16, 0)
-    seen = []
-    for batch in data.as_numpy_iterator():
-        for rows in zip(*batch, strict=True):
-            words = [
-                [kind[i] for i in ids if i]
-                for kind, ids in zip(known, rows, strict=True)
-            ]
-            seen.append(tuple(map(" ".join, words)))
+    epochs = []
+    for _ in range(2):
+        seen = []
+        for batch in data.as_numpy_iterator():
+            (width,) = {ids.shape[1] for ids in batch}
+            assert width == max((ids > 0).sum(axis=1).max() for ids in batch)
+            assert len(batch[0]) <= 16
+            for rows in zip(*batch, strict=True):
+                words = [
+                    [kind[i] for i in ids if i]
+                    for kind, ids in zip(known, rows, strict=True)
+                ]
+                seen.append(tuple(map(" ".join, words)))
+        epochs.append(seen)
     expected = {
         (x, f"{y} </s>")
         for x, y in zip(sources, targets, strict=True)
         if y.count(" ") < 47
     }
-    assert len(seen) == len(expected) == 188
-    assert set(seen) == expected
+    assert len(epochs[0]) == len(expected) == 188
+    assert set(epochs[0]) == set(epochs[1]) == expected
+    assert epochs[0] != epochs[1]
+    assert len(data) == sum(1 for _ in data)
 
 
 def test_pairs_that_are_all_too_long_are_an_error(example, tmp_path):
