@@ -56,12 +56,13 @@ class Converter:
                 raise RuntimeError(
                     f"TFLite, asked to {work} a file, {self._obituary()}"
                 )
-        if error := json.loads(answer):
-            raise ValueError(error)
+            if error := json.loads(answer):
+                raise ValueError(f"{error} {self._said()}".rstrip())
 
     def _ask(self, request):
         """Returns the child's answer, or an empty string if it has ended."""
         self._start()
+        self._heard = os.fstat(self._log.fileno()).st_size
         try:
             self._child.stdin.write(json.dumps(request) + "\n")
             self._child.stdin.flush()
@@ -87,6 +88,14 @@ class Converter:
             | {"CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"},
         )
         atexit.register(self._stop)
+
+    def _said(self) -> str:
+        """The errors that TFLite has printed since the last request: an exception of
+        the quantizer has no text of its own."""
+        size = os.fstat(self._log.fileno()).st_size - self._heard
+        printed = os.pread(self._log.fileno(), size, self._heard)
+        lines = printed.decode(errors="replace").splitlines()
+        return " ".join(x for x in lines if x.startswith("loc(") and ": error: " in x)
 
     def _obituary(self):
         code = self._child.wait()

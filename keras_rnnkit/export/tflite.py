@@ -22,11 +22,13 @@ from keras_rnnkit.export.checks import (
     check_ops,
     check_types,
 )
-from keras_rnnkit.export.content import finished, inspect_tflite
+from keras_rnnkit.export.content import inspect_tflite
 from keras_rnnkit.export.converter import CONVERTER
 from keras_rnnkit.export.files import whole
+from keras_rnnkit.export.finish import finished
 from keras_rnnkit.export.proof import prove
 from keras_rnnkit.export.report import ExportReport
+from keras_rnnkit.export.rescale import CONFLICT, rescale_joins
 from keras_rnnkit.export.samples import calls_of, samples
 from keras_rnnkit.export.saved_model import write
 from keras_rnnkit.export.served import Answers, Forecast, Streamed, Whole
@@ -175,8 +177,15 @@ def convert(model, folder, endpoints, quantize, data) -> bytes:
         arrays = {f"{n}:{i}": x for i, call in enumerate(data) for n, x in call.items()}
         np.savez(samples, **arrays)
     path = Path(folder) / "model.tflite"
+    request |= {"data": str(samples), "path": str(path)}
     try:
-        CONVERTER.convert(**request, data=str(samples), path=str(path))
+        try:
+            CONVERTER.convert(**request)
+        except ValueError as error:
+            if CONFLICT not in str(error):
+                raise
+            rescale_joins(folder)
+            CONVERTER.convert(**request)
     except ValueError as error:
         # It tells the place and the operation, and then the whole program.
         said = str(error).partition("<unknown>:0: note:")[0][:WORDS].strip()
