@@ -4,13 +4,14 @@ import keras
 
 from keras_rnnkit.arguments import check_choice, check_positive_integer
 from keras_rnnkit.convert import all_layers
-from keras_rnnkit.export.content import OPERATORS
+from keras_rnnkit.export.content import OPERATORS, parse
+from keras_rnnkit.export.scales import faults_of
 from keras_rnnkit.recurrence import FORMS, OPERATION
 from keras_rnnkit.seq2seq import Seq2Seq
 
 CALIBRATED = "int8", "int16x8"
 # How far a file may be off: see `tolerance` of `export_tflite`
-TOLERANCE = {None: 1e-5, "float16": 0.01, "dynamic": 0.1, "int8": 0.3, "int16x8": 0.1}
+TOLERANCE = {None: 1e-5, "float16": 0.01, "dynamic": 0.1, "int8": 0.2, "int16x8": 0.1}
 
 
 def check_arguments(quantize, batch_size, time_steps, representative_data, check):
@@ -92,4 +93,14 @@ def check_ops(ops: dict[str, int], export):
     if ops.get(OPERATION, 0) != fused:
         raise RuntimeError(
             f"the file must have {fused} fused LSTMs; received {ops.get(OPERATION, 0)}"
+        )
+
+
+def check_scales(content: bytes):
+    """Raises `RuntimeError` if an operation has scales that make its result wrong."""
+    if faults := faults_of(parse(content)):
+        more = f", and {len(faults) - 1} more" * (len(faults) > 1)
+        raise RuntimeError(
+            "every operation of the file must have the scales that its kernel needs; "
+            f"received a file in which {faults[0]}{more}: nothing was written"
         )

@@ -1,9 +1,19 @@
 """The proof that a file gives the answers of its model."""
 
-import numpy as np
+import tensorflow as tf
+
+from keras_rnnkit.convert import all_layers
+from keras_rnnkit.export.difference import Differences
+from keras_rnnkit.recurrence import Export
 
 TIMED = 30
-TINY = 1e-30  # keeps an output of zeros from a division by zero
+TOLERANCE = 1e-5  # of a SavedModel
+OF_HALF = 2e-2  # of one that computes in 16 bits
+FORECAST = "forecast"  # the name of that signature
+FIRST = 8  # steps of a forecast that are compared: later ones may differ by chance
+RANDOM = (
+    " (a model that draws at random answers otherwise in each call: pass `check=False`)"
+)
 
 
 def prove(served, content, calls, tolerance, quantize) -> dict:
@@ -13,53 +23,78 @@ def prove(served, content, calls, tolerance, quantize) -> dict:
         served: `Whole` or `Streamed`.
         content: the file, bytes.
         calls: list of dicts, the inputs by name.
-        tolerance: float, for `max_relative`, or for `rms_relative` of quantized values.
-        quantize: as in `export_tflite`.
+        tolerance, quantize: as in `export_tflite`.
 
     Returns:
-        `calls`, `max_absolute`, `max_relative`, `rms_relative` and `latency` of the
-        report.
+        `calls`, `latency`, and the difference, as in the report.
 
     Raises:
         ValueError: a larger difference.
     """
     file, results = served.received(content, calls)
-    outputs = {}
-    for received, expected in zip(results, served.expected(calls), strict=True):
-        for name, y in expected.items():
-            if received[name].shape != y.shape:
-                raise ValueError(
-                    f"the file must return `{name}` of shape {y.shape}, as "
-                    f"`{served.model.name}` does; received {received[name].shape}: "
-                    f"nothing was written{served.hint}"
-                )
-            difference = np.ravel(received[name].astype("float64") - y)
-            outputs.setdefault(name, []).append((difference, np.ravel(y)))
-    figures = [
-        measure(*map(np.concatenate, zip(*each, strict=True)))
-        for each in outputs.values()
-    ]
-    absolute, relative, rms = map(float, np.max(figures, axis=0))  # not a number stays
-    found, kind = (rms, "mean") if quantize else (relative, "largest")
-    if not found <= tolerance:
-        raise ValueError(
-            f"the file must agree with `{served.model.name}` to {tolerance:.0e} of the "
-            f"outputs; received a {kind} difference of {found:.1e}: nothing was "
-            f"written{served.hint}"
-        )
+    differences = Differences(served.model.name, calls, file.output_steps)
+    try:
+        for received, expected in zip(results, served.expected(calls), strict=True):
+            differences.add(received, expected)
+        differences.check(tolerance, quantized=quantize is not None)
+    except ValueError as error:
+        raise ValueError(f"{error}: nothing was written{served.hint}") from error
     return {
         "calls": len(calls),
-        "max_absolute": absolute,
-        "max_relative": relative,
-        "rms_relative": rms,
+        **differences.figures(),
         "latency": served.seconds(file, calls[-1], TIMED),
     }
 
 
-def measure(difference, y):
-    """The largest difference, over the largest output too, and of root mean squares."""
-    if not y.size:
-        return 0.0, 0.0, 0.0
-    largest = abs(difference).max()
-    rms = np.sqrt(np.mean(difference**2) / max(np.mean(np.square(y)), TINY))
-    return largest, largest / max(abs(y).max(), TINY), rms
+def prove_saved_model(folder, model, endpoints, calls):
+    """Loads a SavedModel and runs it against its model, in several sizes.
+
+    Args:
+        folder: the SavedModel.
+        model: the model.
+        endpoints: dict of `(function, specs)` by the name of the signature.
+        calls: dict of lists of inputs by the name of the signature, in the order in
+            which they are called.
+
+    Raises:
+        ValueError: a difference.
+    """
+    signatures = tf.saved_model.load(str(folder)).signatures
+    halves = {layer.compute_dtype for layer in all_layers(model)}
+    tolerance = OF_HALF if halves & {"float16", "bfloat16"} else TOLERANCE
+    for name, inputs in calls.items():
+        run = as_traced(endpoints[name][0])
+        differences = Differences(model.name, inputs, {})
+        try:
+            for each in inputs:
+                given = {key: tf.constant(x) for key, x in each.items()}
+                received, expected = signatures[name](**given), run(given)
+                if name == FORECAST:
+                    received, expected = map(_first_steps, (received, expected))
+                differences.add(_arrays(received), _arrays(expected))
+            differences.check(tolerance, quantized=False)
+        except ValueError as error:
+            raise ValueError(
+                f"signature `{name}`: {error}: nothing was written{RANDOM}"
+            ) from error
+
+
+def as_traced(function):
+    """A function in ordinary ops, called with a dict of tensors; it is traced for each
+    of their shapes."""
+    run = tf.function(function, autograph=False)
+
+    def call(given):
+        specs = {key: tf.TensorSpec(x.shape, x.dtype) for key, x in given.items()}
+        with Export("arrays").tracing():  # XLA would compile for seconds
+            return run.get_concrete_function(**specs)(**given)
+
+    return call
+
+
+def _first_steps(outputs):
+    return {name: y[:, :FIRST] for name, y in outputs.items()}
+
+
+def _arrays(outputs):
+    return {name: y.numpy() for name, y in outputs.items()}

@@ -44,6 +44,12 @@ class File:
         self._signature = signature
         self._inputs = self._runners[signature].get_input_details()
 
+    @property
+    def output_steps(self) -> dict[str, float]:
+        """The scales of its outputs by name, 0 for values that stand for themselves."""
+        details = self._runners[self._signature].get_output_details()
+        return {name: float(each["quantization"][0]) for name, each in details.items()}
+
     def run(self, signature, **inputs) -> dict[str, np.ndarray]:
         """Runs a signature; inputs and outputs by name, cast to the file's types."""
         runner = self._runners[signature]

@@ -1,8 +1,10 @@
 """Inputs to compare and to calibrate on."""
 
+import keras
 import numpy as np
 
 SIZES = (1, 16), (3, 24), (2, 33)  # rows and steps of random data, if not known
+MAGNITUDES = 1.0, 0.25, 4.0  # of random floats
 
 
 def samples(name, given, specs) -> dict[str, np.ndarray]:
@@ -46,18 +48,88 @@ def calls_of(rows: dict, specs) -> list[dict]:
     return calls * (3 if len(calls) < 3 else 1)
 
 
-def random_calls(specs, unit=1) -> list[dict]:
-    """Random inputs, of several sizes where the file takes any multiple of `unit`."""
+def random_calls(specs, unit=1, tokens=None, words=()) -> list[dict]:
+    """Random inputs of several magnitudes, and of several sizes where the file takes
+    any multiple of `unit`.
+
+    Args:
+        specs: list of `tf.TensorSpec`.
+        unit: int, of which the number of steps has to be a multiple.
+        tokens: dict of how many tokens there are, by the names of inputs that hold
+            them; what lies behind a sequence is 0. Other integers are 0 and 1.
+        words: list of str, for inputs of strings.
+    """
     rng = np.random.default_rng(0)
+    draw = _Draw(rng, tokens or {}, words)
     return [
-        {spec.name: _random(rng, spec, rows, unit * size) for spec in specs}
+        {spec.name: draw(spec, rows, unit * size, scale) for spec in specs}
+        for scale in MAGNITUDES
         for rows, size in SIZES
     ]
 
 
-def _random(rng, spec, rows, size):
-    """Draws an input; `rows` and `size` stand for a batch and an axis of any size."""
-    shape = [n or (size if axis else rows) for axis, n in enumerate(spec.shape)]
-    if spec.dtype.is_floating:
-        return rng.normal(size=shape).astype(spec.dtype.as_numpy_dtype)
-    return rng.integers(0, 2, shape).astype(spec.dtype.as_numpy_dtype)
+class _Draw:
+    """Draws inputs; `rows` and `size` stand for a batch and an axis of any size."""
+
+    def __init__(self, rng, tokens, words):
+        self.rng = rng
+        self.tokens = tokens
+        self.words = [*words, "", "unknown"]
+
+    def __call__(self, spec, rows, size, scale):
+        shape = [n or (size if axis else rows) for axis, n in enumerate(spec.shape)]
+        if spec.dtype == "string":
+            return self._texts(shape)
+        dtype = spec.dtype.as_numpy_dtype
+        if spec.name in self.tokens:
+            return self._sequences(shape, self.tokens[spec.name]).astype(dtype)
+        if spec.dtype.is_floating:
+            return self.rng.normal(0, scale, shape).astype(dtype)
+        return self.rng.integers(0, 2, shape).astype(dtype)
+
+    def _sequences(self, shape, tokens):
+        drawn = self.rng.integers(min(1, tokens - 1), tokens, shape)
+        if len(shape) < 2:
+            return drawn
+        ones = [1] * (drawn.ndim - 2)
+        lengths = self.rng.integers(1, shape[1] + 1, (shape[0], 1, *ones))
+        steps = np.arange(shape[1]).reshape(-1, *ones)
+        return np.where(steps < lengths, drawn, 0)
+
+    def _texts(self, shape):
+        count = int(np.prod(shape))
+        texts = [
+            " ".join(self.rng.choice(self.words, self.rng.integers(1, 4)))
+            for _ in range(count)
+        ]
+        return np.array(texts, object).reshape(shape)
+
+
+def tokens_of(model, names) -> dict[str, int]:
+    """How many tokens there are, by the names of the inputs that hold them: those that
+    an `Embedding` reads.
+
+    Args:
+        names: list of str, of `model.inputs`.
+    """
+    found = {}
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Embedding):
+            for tensor, name in zip(model.inputs, names, strict=True):
+                if _reads(layer, tensor):
+                    known = found.get(name, layer.input_dim)
+                    found[name] = min(known, layer.input_dim)
+    return found
+
+
+def words_of(layers) -> list[str]:
+    """The words that lookup layers know."""
+    known = [x.get_vocabulary() for x in layers if hasattr(x, "get_vocabulary")]
+    return sorted({str(word) for words in known for word in words})
+
+
+def _reads(layer, tensor) -> bool:
+    try:
+        return any(x is tensor for x in keras.tree.flatten(layer.input))
+    except (AttributeError, ValueError):  # not called, or more than once
+        return False

@@ -1,5 +1,6 @@
 """SavedModel: for TensorFlow Serving, and the source of the TFLite file."""
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import keras
@@ -9,12 +10,19 @@ from keras_rnnkit.arguments import check_positive_integer
 from keras_rnnkit.convert import all_layers, call_any_steps, check_model
 from keras_rnnkit.export.checks import check_answers
 from keras_rnnkit.export.files import whole
+from keras_rnnkit.export.proof import FORECAST, prove_saved_model
+from keras_rnnkit.export.samples import (
+    calls_of,
+    random_calls,
+    samples,
+    tokens_of,
+    words_of,
+)
 from keras_rnnkit.recurrence import Export
 from keras_rnnkit.reservoir.forecast import check_closed, closed_loop
 
 SIGNATURE = "serving_default"
 STEP, RESET = "step", "reset"
-FORECAST = "forecast"
 GENERATE, BEAM = "generate", "generate_beam"
 
 
@@ -28,8 +36,12 @@ def export_saved_model(
     max_length: int | None = None,
     beam_width: int = 5,
     length_penalty: float = 0.0,
+    check=True,
 ) -> Path:
-    """Writes the model's inference as a SavedModel.
+    """Writes the model's inference as a SavedModel, and proves that it is right.
+
+    What was written is loaded, run in several sizes, and compared with the model before
+    it appears under `path`.
 
     Its signature `serving_default` takes the model's inputs by name and runs in any
     process that has TensorFlow, without Keras and without this package. With stateful
@@ -47,13 +59,15 @@ def export_saved_model(
             there are any, `inputs` as `rk.forecast` does and returns as many steps.
         max_length: int, of a `Seq2Seq`, the most tokens of an answer.
         beam_width, length_penalty: of `generate_beam`; see `Seq2Seq.generate`.
+        check: the data to compare on, as in `export_tflite`; True for random data;
+            False to compare nothing, for a model that draws at random.
 
     Returns:
         `path`.
 
     Raises:
         ValueError: the model has not been built, or cannot take that many steps; a
-            wrong argument.
+            wrong argument; a difference.
     """
     if check_answers(model, max_length, forecast=forecast):
         spec = source_spec(batch_size, time_steps)
@@ -62,7 +76,10 @@ def export_saved_model(
             GENERATE: (answer(model, max_length), [spec]),
             BEAM: (answer(model, max_length, "beam", **beam), [spec]),
         }
-        return write_whole(path, endpoints)
+        drawn = random_calls([spec], tokens=source_tokens(model))
+        return write_whole(
+            path, model, endpoints, dict.fromkeys(endpoints, drawn), check
+        )
     stateful = [layer for layer in all_layers(model) if is_stateful(layer)]
     if stateful:
         batch_size = model.inputs[0].shape[0]
@@ -85,14 +102,49 @@ def export_saved_model(
         endpoints = {SIGNATURE: (step, specs)}
     if forecast is not None:
         endpoints |= forecast_endpoint(model, forecast, batch_size)
-    return write_whole(path, endpoints)
+    words = words_of(all_layers(model))
+    drawn = {
+        name: random_calls(specs, tokens=tokens_of(model, names_of(specs)), words=words)
+        for name, (_, specs) in endpoints.items()
+    }
+    if stateful:
+        drawn = {RESET: [{}], STEP: drawn[STEP]}
+    with kept_states(stateful):
+        return write_whole(path, model, endpoints, drawn, check)
 
 
-def write_whole(path, endpoints) -> Path:
-    """Writes a SavedModel in ordinary ops, which appears once it is whole."""
+def write_whole(path, model, endpoints, drawn, check) -> Path:
+    """Writes a SavedModel in ordinary ops, which appears once it is whole, and right.
+
+    Args:
+        drawn: dict of calls by the name of the signature, to compare on; those of the
+            first one give way to `check`, if that is data.
+        check: as in `export_saved_model`.
+    """
+    if check is not True and check is not False:
+        name, (_, specs) = next(iter(endpoints.items()))
+        drawn = drawn | {name: calls_of(samples("check", check, specs), specs)}
     with whole(path) as folder:
         write(folder, endpoints, Export("arrays"))
+        if check is not False:
+            prove_saved_model(folder, model, endpoints, drawn)
     return Path(path)
+
+
+@contextmanager
+def kept_states(layers):
+    """Gives stateful layers the states back that they had before."""
+    kept = [[state.numpy() for state in layer.states] for layer in layers]
+    try:
+        yield
+    finally:
+        for layer, values in zip(layers, kept, strict=True):
+            for state, value in zip(layer.states, values, strict=True):
+                state.assign(value)
+
+
+def names_of(specs) -> list[str]:
+    return [spec.name for spec in specs]
 
 
 def answer(model, max_length, method="greedy", **options):
@@ -116,6 +168,11 @@ def source_spec(batch_size, time_steps):
     """What a `Seq2Seq` answers, of any number of steps unless one is given."""
     steps = None if time_steps == "model" else time_steps
     return tf.TensorSpec((batch_size, steps), tf.int32, "source")
+
+
+def source_tokens(model) -> dict[str, int]:
+    """How many tokens a `Seq2Seq` reads."""
+    return {"source": model.source_embedding.input_dim}
 
 
 def forecast_endpoint(model, steps, batch_size, warmup=None, form="arrays") -> dict:

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from keras_rnnkit.convert import all_layers
 from keras_rnnkit.export.runtime import StreamingModel, TFLiteModel
-from keras_rnnkit.export.samples import random_calls
+from keras_rnnkit.export.samples import random_calls, tokens_of
 from keras_rnnkit.export.saved_model import (
     FORECAST,
     GENERATE,
@@ -20,6 +20,7 @@ from keras_rnnkit.export.saved_model import (
     is_stateful,
     serve,
     source_spec,
+    source_tokens,
 )
 from keras_rnnkit.recurrence import Export
 
@@ -62,7 +63,8 @@ class Whole:
 
     def random_calls(self):
         """Inputs to compare on."""
-        return random_calls(self.specs, self.unit)
+        names = [spec.name for spec in self.specs]
+        return random_calls(self.specs, self.unit, tokens_of(self.model, names))
 
     def endpoints(self, export):
         """The signatures, `(function, specs)` by name, the first the one that runs."""
@@ -171,17 +173,7 @@ class Answers(Whole):
         self._run = tf.function(run)
 
     def random_calls(self):
-        """Tokens, and padding behind them."""
-        rng = np.random.default_rng(0)
-        vocabulary = self.model.source_embedding.input_dim
-
-        def draw(x):
-            lengths = rng.integers(1, x.shape[1] + 1, (len(x), 1))
-            tokens = rng.integers(1, vocabulary, x.shape, x.dtype)
-            return np.where(np.arange(x.shape[1]) < lengths, tokens, 0)
-
-        calls = super().random_calls()
-        return [{name: draw(x) for name, x in call.items()} for call in calls]
+        return random_calls(self.specs, tokens=source_tokens(self.model))
 
     def endpoints(self, export):
         def run(source):

@@ -20,6 +20,7 @@ from keras_rnnkit.export.checks import (
     check_arguments,
     check_form,
     check_ops,
+    check_scales,
     check_types,
 )
 from keras_rnnkit.export.content import inspect_tflite
@@ -89,9 +90,13 @@ def export_tflite(
             `representative_data` or else random data, of several sizes where the file
             takes any (integer inputs get zeros and ones).
         tolerance: how far the file may be off. The largest difference over the largest
-            output, 1e-5 by default; with `quantize` the root mean square of all
-            differences over that of all outputs, by default 0.01 with "float16", 0.1
-            with "dynamic" and "int16x8", 0.3 with "int8".
+            output, 1e-5 by default; with `quantize` the root mean square of differences
+            over that of outputs, by default 0.01 with "float16", 0.1 with "dynamic" and
+            "int16x8", 0.2 with "int8". That holds for each output and, with what
+            rounding and chance explain left out, for each of its features, each step,
+            and the rows of small, middling and large inputs (without `quantize` to a
+            hundred times the tolerance); none of these may be too large or too small
+            by half of it.
 
     Returns:
         `ExportReport`.
@@ -148,6 +153,7 @@ def export_tflite(
         content = finished(content, next(iter(endpoints)), export.ranges.get(STATES, 0))
         found = inspect_tflite(content)
         check_ops(found.counted, export)
+        check_scales(content)
         new.write_bytes(content)
         CONVERTER.attempt(str(new))
         try:
@@ -162,6 +168,7 @@ def export_tflite(
             size=found.size,
             parameters=model.count_params(),
             quantize=quantize,
+            tolerance=tolerance,
             layers=export.layers,
             ops=found.counted,
             signatures=found.signatures,
