@@ -10,14 +10,15 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "keras_rnnkit"
 ALLOWED = {
     "arguments": set(),
-    "initializers": {"arguments"},
+    "threads": set(),
+    "initializers": {"arguments", "threads"},
     "cells": {"arguments", "initializers"},
     "recurrence": set(),
     "layers": {"arguments", "cells", "recurrence"},
     "convert": {"arguments", "cells", "layers"},
     "reservoir": {
         *{"arguments", "cells", "convert", "initializers", "layers", "plots"},
-        "recurrence",
+        *{"recurrence", "threads"},
     },
     "seq2seq": {"arguments", "cells", "layers", "recurrence"},
     "export": {"arguments", "convert", "recurrence", "reservoir", "seq2seq"},

@@ -3,11 +3,12 @@
 import inspect
 
 import keras
+import tensorflow as tf
 from keras import tree
 
 from keras_rnnkit.layers.checks import check_call, input_spec
 from keras_rnnkit.layers.forms import check_stream
-from keras_rnnkit.recurrence import as_mask
+from keras_rnnkit.recurrence import as_mask, current_stream
 
 
 class SequenceLayer(keras.layers.Layer):
@@ -46,6 +47,8 @@ class SequenceLayer(keras.layers.Layer):
         )
         check_stream(self, initial_state, lengths)
         mask = as_mask(mask, lengths, sequences)
+        if (stream := current_stream()) and stream.mask is not None:
+            mask = stream.mask if mask is None else tf.logical_and(mask, stream.mask)
         outputs = self.run(sequences, initial_state, mask, training, **of_subclass)
         if lengths is not None:
             masks = tree.flatten(self.compute_mask(sequences, mask))

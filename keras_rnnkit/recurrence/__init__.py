@@ -12,6 +12,7 @@ from keras_rnnkit.recurrence.exported import (
 )
 from keras_rnnkit.recurrence.fast import FastLoop, is_known_zero, pad_steps
 from keras_rnnkit.recurrence.fused import OPERATION, fused_lstm
+from keras_rnnkit.recurrence.gradient import forget_gradients
 from keras_rnnkit.recurrence.keep import keep
 from keras_rnnkit.recurrence.loop import run
 from keras_rnnkit.recurrence.masks import as_mask, check_lengths_within
@@ -35,6 +36,7 @@ __all__ = [
     "check_lengths_within",
     "current_export",
     "current_stream",
+    "forget_gradients",
     "fused_lstm",
     "in_shards",
     "is_fast",

@@ -1,7 +1,5 @@
 """Closed loop: a model is fed its own output."""
 
-import weakref
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -9,9 +7,8 @@ import tensorflow as tf
 from keras_rnnkit.arguments import check_positive_integer
 from keras_rnnkit.convert import check_model
 from keras_rnnkit.recurrence import run
-from keras_rnnkit.reservoir.body import does_stream, run_stream
-
-_compiled = weakref.WeakKeyDictionary()
+from keras_rnnkit.reservoir.body import does_stream, has_masks, run_stream
+from keras_rnnkit.reservoir.traced import Traced
 
 
 def forecast(model: keras.Model, warmup, steps: int, *, inputs=None) -> np.ndarray:
@@ -53,12 +50,8 @@ def forecast(model: keras.Model, warmup, steps: int, *, inputs=None) -> np.ndarr
     if inputs is not None or outside:
         check_outside(model, inputs, (warmup.shape[0], steps - 1, outside))
         inputs = tf.cast(np.asarray(inputs)[:, : steps - 1], warmup.dtype)
-    if model not in _compiled:
-        loop = weakref.ref(model)
-        _compiled[model] = tf.function(
-            lambda *given: closed_loop(loop(), *given), autograph=False
-        )
-    return _compiled[model](warmup, tf.constant(steps), inputs).numpy()
+    run = Traced(closed_loop, model)
+    return run(warmup, tf.constant(steps), inputs).numpy()
 
 
 def check_outside(model, inputs, shape):
@@ -100,7 +93,7 @@ def check_closed(model) -> int:
     return features - outputs
 
 
-def closed_loop(model, warmup, steps, inputs=None, form="arrays"):
+def closed_loop(model, warmup, steps, inputs=None, form="arrays", lengths=None):
     """The forecast in a graph.
 
     Args:
@@ -108,14 +101,19 @@ def closed_loop(model, warmup, steps, inputs=None, form="arrays"):
         steps: int or scalar tensor, how many are forecast.
         inputs: `(batch, steps to forecast - 1, features from outside)`, or None.
         form: of the loop; see `recurrence.run`.
+        lengths: int `(batch,)`, the steps of each warm-up, or None for all.
     """
+    held = has_masks(model)
 
-    def predict(x, states):
-        (output,), _, states = run_stream(model, x, states)
-        output = output[:, -1] if output.shape.rank == 3 else output
-        return tf.cast(output, warmup.dtype), states
+    def predict(x, states, lengths=None):
+        (output,), _, new = run_stream(model, x, states, lengths, held=held)
+        if output.shape.rank == 3 and lengths is not None:
+            output = tf.gather(output, lengths - 1, axis=1, batch_dims=1)
+        elif output.shape.rank == 3:
+            output = output[:, -1]
+        return tf.cast(output, warmup.dtype), states | new
 
-    first, states = predict(warmup, {})
+    first, states = predict(warmup, {}, lengths)
     if not tf.is_tensor(steps) and steps == 1:
         return first[:, None]
     names = list(states)

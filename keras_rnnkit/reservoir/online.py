@@ -5,9 +5,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_rnnkit.arguments import check_positive, check_share
-from keras_rnnkit.reservoir.body import body_of
+from keras_rnnkit.reservoir.body import body_of, features_of
 from keras_rnnkit.reservoir.forecast import check_closed
 from keras_rnnkit.reservoir.rows import check_finite
+from keras_rnnkit.reservoir.traced import Traced
 
 
 class RLS:
@@ -103,11 +104,13 @@ class RLS:
         if feedback and last is None:
             last = np.zeros((len(y), outputs))
         x = tf.cast(tf.convert_to_tensor(x), self.model.inputs[0].dtype)
-        start = 0
+        run, start = Traced(features_of, self._body.model, named=True), 0
         for chunk in self._body.chunks(x, 1 if feedback else None):
             if feedback:
                 chunk = tf.concat([chunk, tf.cast(last[:, None], chunk.dtype)], -1)
-            (features,), (mask,), states = self._body.run(chunk, states, False)
+            (features,), (mask,), states = run(
+                chunk, list(states.values()), None, False, False
+            )
             features = features.numpy().astype(float)
             kept = np.ones(features.shape[:2], bool) if mask is None else mask.numpy()
             if self._dense.use_bias:

@@ -17,6 +17,7 @@ from keras_rnnkit.reservoir.data import Batches
 from keras_rnnkit.reservoir.replicas import Replicas, current_strategy
 from keras_rnnkit.reservoir.rows import Progress, Rows
 from keras_rnnkit.reservoir.sums import Ridge, Sums
+from keras_rnnkit.threads import few_threads
 
 
 @dataclass(frozen=True)
@@ -172,9 +173,10 @@ def mean_errors(rows, batches, solutions, score):
     for parts in rows.parts(batches):
         for number, part in enumerate(parts):
             if part is not None:
-                with np.errstate(all="ignore"):
-                    totals[number] = totals[number] + score(solutions[number], *part)
                 features, _, weights = part
+                work = len(features) * solutions[number].sums.gram.size
+                with np.errstate(all="ignore"), few_threads(work):
+                    totals[number] = totals[number] + score(solutions[number], *part)
                 counts[number] += len(features) if weights is None else weights.sum()
     if min(counts) <= 0:
         raise ValueError(

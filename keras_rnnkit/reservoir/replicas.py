@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_rnnkit.reservoir.body import features_of
+
 
 def current_strategy():
     """The strategy in whose scope this runs, if it has several replicas."""
@@ -72,7 +74,9 @@ class Replicas:
     def _grams_here(self, x, ys, ws, shifts, states, whole):
         """The sums of one replica, and the states after the chunk."""
         rows = self._rows
-        features, masks, states = rows.body.run(x, states, rows.training, whole)
+        features, masks, states = features_of(
+            rows.body.model, x, states, None, rows.training, whole
+        )
         found = []
         for f, mask, y, w, shift in zip(features, masks, ys, ws, shifts, strict=True):
             if mask is not None and f.shape.rank == 3:

@@ -38,7 +38,7 @@ class Rows:
 
     def parts_of(self, x, ys, w):
         """The same of one batch."""
-        for start, features, masks in self.body.features(x, self.training):
+        for start, features, masks in self.body.features(x, None, self.training):
             more = self.body.has_more(x, start)
             yield [
                 self._part(f.numpy(), mask, y, w, start, more)
