@@ -40,6 +40,7 @@ class Body:
     Attributes:
         readouts: list of `keras.layers.Dense`, one for each output.
         names: list of str, what each output is called in a dict of targets.
+        has_tokens: bool, whether inputs `(batch, steps)` are numbers of words.
         streams: bool, whether sequences can be run some steps at a time.
 
     Raises:
@@ -63,7 +64,10 @@ class Body:
         self.names = [readout.name for readout in self.readouts]
         if not plain and isinstance(model.output, dict):
             self.names = keras.tree.flatten({name: name for name in model.output})
-        self.streams = _has_steps(model) and does_stream(self.model)
+        self.has_tokens = any(
+            isinstance(each, keras.layers.Embedding) for each in model.layers
+        )
+        self.streams = self._has_steps() and does_stream(self.model)
 
     def features(self, x, lengths=None, training=False):
         """Runs a batch: yields the steps so far, the features, and their masks.
@@ -87,6 +91,11 @@ class Body:
             states = list(states.values())
             yield start, features, masks
             start += chunk.shape[1] if tf.is_tensor(chunk) else 0
+
+    def _has_steps(self) -> bool:
+        """Whether the model has one input, and that is a sequence."""
+        ranks = [len(x.shape) for x in self.model.inputs]
+        return len(ranks) == 1 and ranks[0] > (1 if self.has_tokens else 2)
 
     def left(self, lengths, start):
         """The steps of each row from `start` on, if a layer has to be told of them.
@@ -168,13 +177,6 @@ def does_stream(model) -> bool:
     if isinstance(model, keras.Sequential):
         return all(map(_does_stream, model.layers))
     return all(_does_stream(each) and _is_fed(each) for each in model.operations)
-
-
-def _has_steps(model) -> bool:
-    """Whether a model has one input, and that is a sequence."""
-    ranks = [len(x.shape) for x in model.inputs]
-    tokens = any(isinstance(each, keras.layers.Embedding) for each in model.layers)
-    return (ranks == [2] and tokens) or (len(ranks) == 1 and ranks[0] > 2)
 
 
 def has_masks(model) -> bool:

@@ -95,7 +95,7 @@ def fit_readout(
     if training is None:
         training = any(getattr(layer, "noise", 0) for layer in all_layers(model))
     check_positive_integer("batch_size", batch_size)
-    batches = Batches(x, y, sample_weight, batch_size)
+    batches = Batches(body, x, y, sample_weight, batch_size)
     choose = len(ridges) > 1
     if not ridges or (choose and validation_data is None and not batches.repeats):
         raise ValueError(
@@ -112,7 +112,7 @@ def fit_readout(
         if validation_data is not None:
             pair = validation_data
             pair = pair if isinstance(pair, tuple) else (pair,)
-            batches = Batches(*pair, batch_size=batch_size)
+            batches = Batches(body, *pair, batch_size=batch_size)
             rows, score = Rows(body, washout, False, verbose), Ridge.squares
         found = mean_errors(rows, batches, solutions, score)
         best = found.argmin(axis=1)
@@ -143,11 +143,11 @@ def sum_up(rows, batches) -> list[Sums]:
     if strategy := current_strategy():
         replicas = Replicas(strategy, rows)
         with Progress(rows.verbose) as progress:
-            for x, ys, w in rows.checked(batches):
+            for batch in rows.checked(batches):
                 if None in sums:
-                    for parts in rows.parts_of(x, ys, w):
+                    for parts in rows.parts_of(batch):
                         add(parts, into=False)
-                for found in replicas.grams(sums, x, ys, w):
+                for found in replicas.grams(sums, batch):
                     for each, gram in zip(sums, found, strict=True):
                         if each is not None:
                             each.gram += gram
