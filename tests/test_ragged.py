@@ -13,7 +13,7 @@ L = keras.layers
 LENGTHS = 4, 7, 1
 LAYERS = {
     "LSTM": lambda **k: rk.LSTM(3, **k),
-    "GRU": lambda **k: rk.GRU(3, loop="fast", **k),
+    "GRU": lambda **k: rk.GRU(3, **k),
     "ESN": lambda **k: rk.ESN(5, seed=1, **k),
     "RNN of a stock cell": lambda **k: rk.RNN(L.GRUCell(3), **k),
     "Bidirectional": lambda **k: rk.Bidirectional(rk.LSTM(2, **k)),
@@ -59,8 +59,8 @@ def test_rows_give_what_each_gives_alone(name, sequences, rng):
         assert_close(d, tape.gradient(loss, one)[0])
 
 
-def model_of(sequences, **given):
-    layers = rk.LSTM(3, return_sequences=sequences), L.Dense(1)
+def model_of(sequences, loop, **given):
+    layers = rk.LSTM(3, return_sequences=sequences, loop=loop), L.Dense(1)
     return keras.Sequential([keras.Input((None, 4), **given), *layers])
 
 
@@ -72,15 +72,22 @@ FED = {
 
 @pytest.mark.filterwarnings("ignore:`shuffle=True`")
 @pytest.mark.parametrize(
-    ("form", "sequences", "given"),
-    [("ragged", True, {}), ("tf.data", True, {}), ("ragged", False, {"ragged": True})],
+    ("form", "sequences", "loop", "given"),
+    [
+        ("ragged", True, "auto", {}),
+        ("tf.data", True, "portable", {}),
+        ("ragged", False, "portable", {"ragged": True}),
+    ],
 )
-def test_a_model_trains_on_ragged_batches_as_with_lengths(form, sequences, given, rng):
-    parts, model = rows(rng), model_of(sequences, **given)
+def test_a_model_trains_on_ragged_batches_as_with_lengths(
+    form, sequences, loop, given, rng
+):
+    parts, model = rows(rng), model_of(sequences, loop, **given)
     array, lengths = rk.padded(parts)
     y = rng.normal(size=(3, max(LENGTHS), 1) if sequences else (3, 1))
     inputs = keras.Input((None, 4)), keras.Input((), dtype="int32")
-    lower = rk.LSTM(3, return_sequences=sequences)(inputs[0], lengths=inputs[1])
+    layer = rk.LSTM(3, return_sequences=sequences, loop=loop)
+    lower = layer(inputs[0], lengths=inputs[1])
     other = keras.Model(inputs, L.Dense(1)(lower))
     other.set_weights(randomize(model, rng))
     for each in (model, other):

@@ -114,8 +114,8 @@ class Stream:
     Args:
         taken: names that no state may have.
         given: dict of tensors, the states by name, or a list in the order of `first`.
-            Without it those that the layers begin with are taken, and to be read from
-            `first`.
+            Without it, or without a name in the dict, those that the layers begin with
+            are taken, and to be read from `first`.
         mask: bool `(batch, time)`, of the steps of all layers; or None.
 
     Attributes:
@@ -140,7 +140,8 @@ class Stream:
         if self.given is None:
             return states
         if isinstance(self.given, dict):
-            return [self.given[name] for name in names]
+            pairs = zip(names, states, strict=True)
+            return [self.given.get(name, state) for name, state in pairs]
         return list(self.given[before : len(self.first)])
 
     def leave(self, states: list):

@@ -6,8 +6,10 @@ import tensorflow as tf
 
 from keras_rnnkit.arguments import check_positive_integer
 from keras_rnnkit.convert import check_model
-from keras_rnnkit.recurrence import run
+from keras_rnnkit.recurrence import as_arrays, pad_rows, run
 from keras_rnnkit.reservoir.body import does_stream, has_masks, run_stream
+from keras_rnnkit.reservoir.data import at_least
+from keras_rnnkit.reservoir.forms import sequences
 from keras_rnnkit.reservoir.traced import Traced
 
 
@@ -23,14 +25,18 @@ def forecast(model: keras.Model, warmup, steps: int, *, inputs=None) -> np.ndarr
         model: a built functional or sequential model of one input `(batch, steps,
             features)` and one output, of the step that follows. Its last features are
             that output; those before them, if any, are inputs from outside.
-        warmup: array `(batch, steps, features)`, the sequences so far.
+        warmup: array `(batch, steps, features)`, the sequences so far; a list of
+            `(steps, features)` of several lengths, each of which is continued from its
+            own end; or one sequence `(steps, features)`. Tables and ragged tensors too,
+            and `(steps,)` for a series of one feature.
         steps: positive int, how many steps are forecast.
         inputs: array `(batch, steps - 1 or more, features - outputs)`, the inputs from
             outside of the steps after the warm-up, or None if there are none, as for
-            a single step.
+            a single step. In the form of `warmup`.
 
     Returns:
         Array `(batch, steps, outputs)`; the first step follows the last of `warmup`.
+        Axes that `warmup` has not, of the batch and of a single feature, are left out.
 
     Raises:
         ValueError: a wrong argument or shape; a model with a layer that needs whole
@@ -38,20 +44,61 @@ def forecast(model: keras.Model, warmup, steps: int, *, inputs=None) -> np.ndarr
     """
     check_positive_integer("steps", steps)
     outside = check_closed(model)
-    features = model.inputs[0].shape[-1]
-    warmup = tf.cast(tf.convert_to_tensor(warmup), model.inputs[0].dtype)
-    if warmup.shape.rank != 3 or warmup.shape[2] != features or not warmup.shape[1]:
+    rule = " with a step at least"
+    shape, series = model.inputs[0].shape, has_no_features(warmup, model)
+    warmup, one = sequences("warmup", warmup, shape, rule)
+    lengths = None
+    if isinstance(warmup, list):
+        lengths = np.array([len(each) for each in warmup], "int32")
+        warmup = pad_rows(warmup, at_least(int(lengths.max())))
+        inputs = _outside_of_list(inputs, len(lengths), steps - 1, outside)
+    elif one and inputs is not None and outside:
+        inputs = sequences("inputs", inputs, (None, None, outside))[0]
+    if not (warmup.shape[1] if lengths is None else lengths.min()):
+        received = f"shape {tuple(warmup.shape)}"
+        if lengths is not None:
+            received = f"none in `warmup[{lengths.argmin()}]`"
         raise ValueError(
-            f"`warmup` must have shape (batch, steps, {features}) with a step at least;"
-            f" received shape {tuple(warmup.shape)}"
+            f"`warmup` must have shape (batch, steps, {shape[-1]}){rule}; received "
+            f"{received}"
         )
+    warmup = tf.cast(tf.convert_to_tensor(warmup), model.inputs[0].dtype)
     if inputs is None and steps == 1 and outside:
         inputs = np.zeros((warmup.shape[0], 0, outside))
     if inputs is not None or outside:
         check_outside(model, inputs, (warmup.shape[0], steps - 1, outside))
         inputs = tf.cast(np.asarray(inputs)[:, : steps - 1], warmup.dtype)
+    lengths = None if lengths is None else tf.constant(lengths)
     run = Traced(closed_loop, model)
-    return run(warmup, tf.constant(steps), inputs).numpy()
+    said = run(warmup, tf.constant(steps), inputs, "arrays", lengths).numpy()
+    said = said[0] if one else said
+    return said[..., 0] if series else said
+
+
+def has_no_features(warmup, model) -> bool:
+    """Whether sequences of one feature are given without its axis."""
+    if model.inputs[0].shape[-1] != 1:
+        return False
+    given = as_arrays("warmup", warmup)
+    if isinstance(given, list):
+        return all(np.ndim(each) == 1 for each in given)
+    return np.ndim(given) == 1 or (np.ndim(given) == 2 and given.shape[1] != 1)
+
+
+def _outside_of_list(inputs, rows, steps, outside):
+    """The inputs from outside of as many sequences, `(rows, steps, outside)`."""
+    if inputs is None or not outside:
+        return inputs
+    inputs = sequences("inputs", inputs, (None, None, outside))[0]
+    if not isinstance(inputs, list):
+        return inputs
+    for number, each in enumerate(inputs):
+        if len(each) < steps:
+            raise ValueError(
+                f"`inputs[{number}]` must have {steps} steps or more; received "
+                f"{len(each)}"
+            )
+    return np.stack([each[:steps] for each in inputs])
 
 
 def check_outside(model, inputs, shape):

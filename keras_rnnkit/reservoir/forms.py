@@ -66,9 +66,10 @@ class Forms:
                 each if len(each.shape) == len(given.shape) else each[None]
                 for each, given in zip(xs, inputs, strict=True)
             ]
+        first = max(xs, key=lambda each: np.ndim(each[0]) if len(each) else 0)
         ys = [
-            self._targets(name, each, output, xs, one)
-            for name, each, output in zip(
+            targets("y" if len(self._names) == 1 else f"y of {name}", *each, first, one)
+            for name, *each in zip(
                 self._names, self._split_targets(y), self._outputs, strict=True
             )
         ]
@@ -133,47 +134,6 @@ class Forms:
             )
         return list(y)
 
-    def _targets(self, output, y, form, xs, one):
-        """The data of one output."""
-        name = "y" if len(self._names) == 1 else f"y of {output}"
-        y, (units, rank) = as_arrays(name, y), form
-        x = max(xs, key=lambda each: np.ndim(each[0]) if len(each) else 0)
-        if rank == 2:
-            if isinstance(y, list):
-                raise ValueError(
-                    f"`{name}` must have shape ({len(x)}, {units}), one output a "
-                    "sequence; received arrays of different shapes"
-                )
-            shape = tuple(y.shape)
-            if one and np.size(y) == units and len(shape) < 3:
-                return np.reshape(y, (1, units))
-            if len(shape) == 3 and shape[1] == 1:  # a list of rows of one
-                return np.asarray(y)[:, 0]
-            return y
-        if one:
-            return self._of_one(name, y, x.shape[1], units)
-        if not isinstance(x, list) and not isinstance(y, list):
-            return y
-        if len(x) != len(y):
-            return list(y)
-        ys = [
-            np.reshape(
-                checked(f"{name}[{i}]", each, len(of_x), units, f"x[{i}]"),
-                (len(of_x), units),
-            )
-            for i, (each, of_x) in enumerate(zip(y, x, strict=True))
-        ]
-        return ys if isinstance(x, list) else np.stack(ys)
-
-    def _of_one(self, name, y, steps, units):
-        """The targets of the one sequence that is given."""
-        if not isinstance(y, list) and len(y.shape) == 3 and len(y) == 1:
-            y = y[0]
-        if not isinstance(y, list) and units == 1 and tuple(y.shape) == (1, steps):
-            y = y[0]
-        y = checked(name, y, steps, units, "x")
-        return np.reshape(y, (1, steps, units))
-
     def _weights(self, weights, xs, one):
         if weights is None:
             return None
@@ -197,11 +157,12 @@ class Forms:
         return weights if isinstance(x, list) else np.stack(weights)
 
 
-def sequences(name, value, shape):
+def sequences(name, value, shape, rule=""):
     """Reads sequences in any form.
 
     Args:
         name: str, of the value, for errors.
+        rule: str, what else an error tells of the shape.
         value: `(rows, steps, features)`, a list of `(steps, features)`, or one
             sequence without an axis of rows. Of one feature, its axis may be missing.
         shape: of the model's input.
@@ -233,9 +194,51 @@ def sequences(name, value, shape):
     own = _told(shape[2:])
     series = ", or (steps,) for a series" if width == 1 else ""
     raise ValueError(
-        f"`{name}` must have shape (rows, steps{own}), or (steps{own or ','}) for one "
-        f"sequence{series}; received shape {given}"
+        f"`{name}` must have shape (batch, steps{own}){rule}, or (steps{own or ','}) "
+        f"for one sequence{series}; received shape {given}"
     )
+
+
+def targets(name, y, output, x, one):
+    """Reads the targets of an output in any form.
+
+    Args:
+        name: str, for errors.
+        output: `(units, rank)` of the output.
+        x, one: as `sequences` returns them.
+
+    Returns:
+        An array with an axis of rows, or where `x` is a list, a list for each step.
+    """
+    y, (units, rank) = as_arrays(name, y), output
+    listed = isinstance(y, list)
+    if rank == 2:
+        if listed:
+            raise ValueError(
+                f"`{name}` must have shape ({len(x)}, {units}), one output a sequence; "
+                "received arrays of different shapes"
+            )
+        if one and np.size(y) == units and len(y.shape) < 3:
+            return np.reshape(y, (1, units))
+        # ReservoirPy has a list of `(1, units)`.
+        return y[:, 0] if len(y.shape) == 3 and y.shape[1] == 1 else y
+    if one:
+        alone = not listed and len(y.shape) == 3 and len(y) == 1
+        alone = alone or (not listed and units == 1 and y.shape == (1, x.shape[1]))
+        y = checked(name, y[0] if alone else y, x.shape[1], units, "x")
+        return np.reshape(y, (*x.shape[:2], units))
+    if not isinstance(x, list) and not listed:
+        return y
+    if len(x) != len(y):
+        return list(y)
+    ys = [
+        np.reshape(
+            checked(f"{name}[{i}]", each, len(of_x), units, f"x[{i}]"),
+            (len(of_x), units),
+        )
+        for i, (each, of_x) in enumerate(zip(y, x, strict=True))
+    ]
+    return ys if isinstance(x, list) else np.stack(ys)
 
 
 def _sequence(name, value, shape, width):
