@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "keras_rnnkit"
 ALLOWED = {
     "arguments": set(),
+    "summary": set(),
     "threads": set(),
     "initializers": {"arguments", "threads"},
     "cells": {"arguments", "initializers"},
@@ -18,13 +19,13 @@ ALLOWED = {
     "convert": {"arguments", "cells", "layers"},
     "reservoir": {
         *{"arguments", "cells", "convert", "initializers", "layers", "plots"},
-        *{"recurrence", "threads"},
+        *{"recurrence", "summary", "threads"},
     },
     "seq2seq": {"arguments", "cells", "layers", "recurrence"},
     "export": {"arguments", "convert", "recurrence", "reservoir", "seq2seq"},
     "__main__": {"recurrence"},
     "tuning": {"layers"},
-    "datasets": {"arguments"},
+    "datasets": {"arguments", "summary"},
     "plots": set(),
 }
 

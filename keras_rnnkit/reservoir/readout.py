@@ -17,11 +17,12 @@ from keras_rnnkit.reservoir.data import Batches
 from keras_rnnkit.reservoir.replicas import Replicas, current_strategy
 from keras_rnnkit.reservoir.rows import Progress, Rows
 from keras_rnnkit.reservoir.sums import Ridge, Sums
+from keras_rnnkit.summary import Summarized
 from keras_rnnkit.threads import few_threads
 
 
-@dataclass(frozen=True)
-class Readout:
+@dataclass(frozen=True, repr=False)
+class Readout(Summarized):
     """What `fit_readout` found.
 
     Attributes:
@@ -63,17 +64,21 @@ def fit_readout(
         model: a built functional or sequential model that ends with linear `Dense`
             layers, all other layers frozen, as reservoirs are. An intercept is solved
             where the layer has a bias.
-        x: array `(rows, steps, features)`, or a list or dict of one for each input; or
-            a `tf.data.Dataset`, `keras.utils.PyDataset` or iterable of batches
+        x: array `(rows, steps, features)`; a list of `(steps, features)` of several
+            lengths, of which each begins anew; or one sequence `(steps, features)`.
+            Tables such as pandas's and a `tf.RaggedTensor` too, and `(steps,)` for a
+            series of one feature. Of several inputs, a list or dict of one for each.
+            Or a `tf.data.Dataset`, `keras.utils.PyDataset` or iterable of batches
             `(x, y)` or `(x, y, sample_weight)`.
-        y: array `(rows, steps, outputs)` for a sequence, else `(rows, outputs)`; a list
-            or dict of one for each output.
+        y: in the form of `x`, `(rows, steps, outputs)` for a sequence, else `(rows,
+            outputs)`; a list or dict of one for each output.
         ridge: float >= 0, λ, or a list of which the best is taken: by validation data,
             or else by the exact error of leaving out one step at a time.
         washout: int >= 0, the steps at the start of every sequence that do not count.
-        sample_weight: array `(rows,)` or `(rows, steps)`. Masked steps never count.
+        sample_weight: array `(rows,)` or `(rows, steps)`, or a list of `(steps,)`.
+            Masked steps never count.
         validation_data: as `x`, or a tuple `(x, y)`.
-        batch_size: int, rows of arrays that are run side by side.
+        batch_size: int, rows of arrays or of a list that are run side by side.
         training: bool, whether layers run as in training; None if one has noise.
         verbose: 1 for a progress bar, 0 for none, "auto" for one after two seconds.
 
