@@ -39,6 +39,7 @@ from keras_rnnkit.layers import (
     SimpleRNN,
     StackedRNN,
 )
+from keras_rnnkit.recurrence import padded
 from keras_rnnkit.reservoir import RLS, Readout, fit_readout, forecast
 from keras_rnnkit.seq2seq import (
     AttentionDecoder,
@@ -82,6 +83,7 @@ __all__ = [
     "initializers",
     "inspect_tflite",
     "layers",
+    "padded",
     "plots",
     "reservoir",
     "seq2seq",

@@ -12,6 +12,7 @@ from keras_rnnkit.arguments import (
     check_positive,
     check_share,
 )
+from keras_rnnkit.threads import few_threads
 
 TOPOLOGIES = "random", "ring", "orthogonal", "small_world"
 REWIRED = 0.1  # share of the links of a small world that go anywhere
@@ -171,7 +172,8 @@ class Reservoir(Drawn):
 
     def _scaled(self, values, index=None):
         """The weights, scaled to the spectral radius asked for."""
-        radius = spectral_radius(values, index)
+        with few_threads():
+            radius = spectral_radius(values, index)
         if not radius > NONE * abs(values).max(initial=0):
             raise ValueError(
                 "`topology` must have a spectral radius above 0 to be scaled to "

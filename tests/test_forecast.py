@@ -193,7 +193,7 @@ def test_a_model_that_cannot_be_fed_its_output_raises(make, message, tmp_path):
 
 ARGUMENTS = {
     "no steps": (0, {"steps": 0}, "`steps` must be a positive integer; received 0"),
-    "rank": (0, {"warmup": np.zeros((3, 2))}, r"`warmup` must have .*\(3, 2\)"),
+    "rank": (0, {"warmup": np.zeros(3)}, r"`warmup` must have .*\(3,\)"),
     "features": (0, {"warmup": np.zeros((1, 3, 3))}, r", 2\) with .*\(1, 3, 3\)"),
     "no warmup": (0, {"warmup": np.zeros((1, 0, 2))}, r"a step at least; .*\(1, 0, 2"),
     "missing": (1, {}, r"`inputs` .* \(1, 3 or more, 1\); received None"),

@@ -117,7 +117,13 @@ def solved():
     rk.fit_readout(model, x, [y, y], sample_weight=weights, verbose=1, **chosen)
     single = keras.Model(inputs, L.Dense(2)(lasts))
     rk.fit_readout(single, x, y[:, -1], ridge=0.1, batch_size=3)
-    return keras.Model(inputs, [*model.outputs, single.output])
+    listed = keras.Model(inputs, L.Dense(2)(esn(3)(inputs)))
+    parts = [x[0, :5], *x[3:], x[3, :9]], [y[0, :5], *y[3:], y[3, :9]]
+    rk.fit_readout(listed, *parts, ridge=0.1)
+    last = keras.Model(inputs, L.Dense(2)(esn(3, return_sequences=False)(inputs)))
+    rk.fit_readout(last, parts[0], y[:4, 0], ridge=0.1)
+    models = model, single, listed, last
+    return keras.Model(inputs, [each for m in models for each in m.outputs])
 
 
 expected = solved()

@@ -10,20 +10,22 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "keras_rnnkit"
 ALLOWED = {
     "arguments": set(),
-    "initializers": {"arguments"},
+    "summary": set(),
+    "threads": set(),
+    "initializers": {"arguments", "threads"},
     "cells": {"arguments", "initializers"},
     "recurrence": set(),
     "layers": {"arguments", "cells", "recurrence"},
     "convert": {"arguments", "cells", "layers"},
     "reservoir": {
         *{"arguments", "cells", "convert", "initializers", "layers", "plots"},
-        "recurrence",
+        *{"recurrence", "summary", "threads"},
     },
     "seq2seq": {"arguments", "cells", "layers", "recurrence"},
     "export": {"arguments", "convert", "recurrence", "reservoir", "seq2seq"},
     "__main__": {"recurrence"},
     "tuning": {"layers"},
-    "datasets": {"arguments"},
+    "datasets": {"arguments", "summary"},
     "plots": set(),
 }
 

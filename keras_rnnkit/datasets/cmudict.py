@@ -5,6 +5,7 @@ from typing import NamedTuple
 from keras_rnnkit.arguments import check_choice
 from keras_rnnkit.datasets.shipped import shipped_file
 from keras_rnnkit.datasets.splits import SPLITS, members
+from keras_rnnkit.summary import summary_of
 
 PHONES = (
     *("AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY", "F"),
@@ -18,6 +19,9 @@ class Pronunciations(NamedTuple):
 
     words: list[str]
     pronunciations: list[list[tuple[str, ...]]]
+
+    def __repr__(self):
+        return summary_of(self)
 
 
 def cmudict(split: str, seed: int = 0) -> Pronunciations:

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_rnnkit.summary import summary_of
+
 CLASSES = 9
 STEPS = 29
 
@@ -14,6 +16,9 @@ class Sequences(NamedTuple):
     x: np.ndarray
     lengths: np.ndarray
     y: np.ndarray
+
+    def __repr__(self):
+        return summary_of(self)
 
 
 def japanese_vowels(split: str) -> Sequences:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from keras_rnnkit.arguments import check_choice
 from keras_rnnkit.datasets.splits import SPLITS, members
+from keras_rnnkit.summary import summary_of
 
 
 class Pairs(NamedTuple):
@@ -13,6 +14,9 @@ class Pairs(NamedTuple):
 
     sources: list[str]
     targets: list[str]
+
+    def __repr__(self):
+        return summary_of(self)
 
 
 def sentence_pairs(

@@ -53,6 +53,26 @@ def check_sequences(name, shape):
         )
 
 
+def uniform(name, ragged):
+    """A ragged tensor as one that is ragged in its steps alone.
+
+    Raises:
+        ValueError: steps of different numbers of features.
+    """
+    values = ragged.values
+    if ragged.ragged_rank == 1:
+        return ragged
+    known = ragged.ragged_rank == 2 and tf.executing_eagerly()
+    sizes = np.unique(values.row_lengths()) if known else []
+    if known and len(sizes) < 2:
+        return tf.RaggedTensor.from_row_splits(values.to_tensor(), ragged.row_splits)
+    received = f"steps of {', '.join(map(str, sizes))} features" if known else ragged
+    raise ValueError(
+        f"the input of `{name}` must be ragged in its steps alone; received {received}:"
+        " make it with `tf.RaggedTensor.from_row_lengths`"
+    )
+
+
 def input_spec(layer, shape):
     """What a layer built for `shape` takes: as many features, if its cells care."""
     check_sequences(layer.name, shape)

@@ -38,7 +38,9 @@ class RNN(SequenceLayer, keras.layers.RNN):
 
     Call arguments:
         sequences: `(batch, time, features)`. Zero steps, one step and, with cells of
-            this package, a batch of zero are legal.
+            this package, a batch of zero are legal. A `tf.RaggedTensor` stands for its
+            `to_tensor()` with its `row_lengths()` for `lengths`: a sequence that is
+            returned is padded, and carries its mask.
         initial_state: list of `(batch, size)`, or `(1, size)` for all rows alike, one
             for each state; default zeros, or with `stateful=True` the states that the
             last call left.

@@ -3,11 +3,12 @@
 import inspect
 
 import keras
+import tensorflow as tf
 from keras import tree
 
-from keras_rnnkit.layers.checks import check_call, input_spec
+from keras_rnnkit.layers.checks import check_call, input_spec, uniform
 from keras_rnnkit.layers.forms import check_stream
-from keras_rnnkit.recurrence import as_mask
+from keras_rnnkit.recurrence import as_mask, current_stream
 
 
 class SequenceLayer(keras.layers.Layer):
@@ -28,6 +29,11 @@ class SequenceLayer(keras.layers.Layer):
         """
         raise NotImplementedError
 
+    def __call__(self, sequences, *args, **kwargs):
+        if isinstance(sequences, tf.RaggedTensor):
+            sequences = uniform(self.name, sequences)
+        return super().__call__(sequences, *args, **kwargs)
+
     def build(self, sequences_shape, initial_state_shape=None):
         self.input_spec = input_spec(self, sequences_shape)
         super().build(sequences_shape)
@@ -41,11 +47,15 @@ class SequenceLayer(keras.layers.Layer):
         self, sequences, initial_state, mask, training, lengths, **of_subclass
     ):
         """Checks the arguments of a call, and runs it."""
+        if isinstance(sequences, tf.RaggedTensor):
+            sequences, lengths = dense(sequences, lengths)
         initial_state, mask, lengths = check_call(
             self, sequences, initial_state, mask, lengths
         )
         check_stream(self, initial_state, lengths)
         mask = as_mask(mask, lengths, sequences)
+        if (stream := current_stream()) and stream.mask is not None:
+            mask = stream.mask if mask is None else tf.logical_and(mask, stream.mask)
         outputs = self.run(sequences, initial_state, mask, training, **of_subclass)
         if lengths is not None:
             masks = tree.flatten(self.compute_mask(sequences, mask))
@@ -66,6 +76,14 @@ class SequenceLayer(keras.layers.Layer):
         if initial_state is not None:
             of_subclass["initial_state"] = initial_state
         return super().compute_output_spec(sequences, **of_subclass)
+
+
+def dense(ragged, lengths):
+    """A ragged tensor as `(sequences, lengths)`; of lengths beside it the lesser."""
+    own = ragged.row_lengths()
+    if lengths is not None:
+        own = tf.minimum(own, tf.cast(lengths, own.dtype))
+    return ragged.to_tensor(), own
 
 
 def takes(layer, argument: str) -> bool:

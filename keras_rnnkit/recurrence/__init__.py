@@ -10,11 +10,13 @@ from keras_rnnkit.recurrence.exported import (
     current_export,
     current_stream,
 )
-from keras_rnnkit.recurrence.fast import FastLoop, is_known_zero, pad_steps
+from keras_rnnkit.recurrence.fast import LENGTHS, FastLoop, is_known_zero, pad_steps
 from keras_rnnkit.recurrence.fused import OPERATION, fused_lstm
+from keras_rnnkit.recurrence.gradient import forget_gradients
 from keras_rnnkit.recurrence.keep import keep
 from keras_rnnkit.recurrence.loop import run
 from keras_rnnkit.recurrence.masks import as_mask, check_lengths_within
+from keras_rnnkit.recurrence.padding import as_arrays, pad_rows, padded
 from keras_rnnkit.recurrence.shards import in_shards, pad, side_by_side
 from keras_rnnkit.recurrence.step import are_only_summed, look, specs_of_step, wide
 from keras_rnnkit.recurrence.way import WAYS, is_fast
@@ -22,6 +24,7 @@ from keras_rnnkit.recurrence.write import write_at
 
 __all__ = [
     "FORMS",
+    "LENGTHS",
     "OPERATION",
     "STATES",
     "TURN",
@@ -31,10 +34,12 @@ __all__ = [
     "RowFunction",
     "Stream",
     "are_only_summed",
+    "as_arrays",
     "as_mask",
     "check_lengths_within",
     "current_export",
     "current_stream",
+    "forget_gradients",
     "fused_lstm",
     "in_shards",
     "is_fast",
@@ -42,7 +47,9 @@ __all__ = [
     "keep",
     "look",
     "pad",
+    "pad_rows",
     "pad_steps",
+    "padded",
     "run",
     "side_by_side",
     "specs_of_step",

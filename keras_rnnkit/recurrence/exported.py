@@ -63,9 +63,9 @@ class Export:
         self.refusals.clear()
 
     @contextmanager
-    def streaming(self, taken=(), given=None):
+    def streaming(self, taken=(), given=None, mask=None):
         """Has the states of all layers inside go through a `Stream`."""
-        self.stream = Stream(taken, given)
+        self.stream = Stream(taken, given, mask)
         try:
             yield self.stream
         finally:
@@ -113,16 +113,20 @@ class Stream:
 
     Args:
         taken: names that no state may have.
-        given: dict of tensors, the states by name. Without it those that the layers
-            begin with are taken, and to be read from `first`.
+        given: dict of tensors, the states by name, or a list in the order of `first`.
+            Without it, or without a name in the dict, those that the layers begin with
+            are taken, and to be read from `first`.
+        mask: bool `(batch, time)`, of the steps of all layers; or None.
 
     Attributes:
-        first, last: dicts of tensors by name, before and after the steps.
+        first, last: dicts of tensors by name, before and after the steps. `first` has
+            the order in which the layers take them.
     """
 
-    def __init__(self, taken=(), given=None):
+    def __init__(self, taken=(), given=None, mask=None):
         self.taken = taken
         self.given = given
+        self.mask = mask
         self.first = {}
         self.last = {}
         self._inside = []
@@ -130,9 +134,15 @@ class Stream:
     def enter(self, names: list[str], states: list) -> list:
         """Returns the states to begin with in place of `states`, up to `leave`."""
         names = [unused(name, {*self.taken, *self.first}) for name in names]
+        before = len(self.first)
         self.first.update(zip(names, states, strict=True))
         self._inside.append(names)
-        return states if self.given is None else [self.given[name] for name in names]
+        if self.given is None:
+            return states
+        if isinstance(self.given, dict):
+            pairs = zip(names, states, strict=True)
+            return [self.given.get(name, state) for name, state in pairs]
+        return list(self.given[before : len(self.first)])
 
     def leave(self, states: list):
         """Takes the states after the steps, of the last that entered."""

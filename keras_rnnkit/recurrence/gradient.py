@@ -88,6 +88,12 @@ class Gradients:
         entry["type"] = lambda *given: keeper()._kept[name](*given)
 
 
+def forget_gradients():
+    """Has the graph that is being traced let go of the gradients made in it, with all
+    that they refer to: for a graph that none are taken of."""
+    tf.compat.v1.get_default_graph()._keras_rnnkit_gradients = []
+
+
 def gradients(function, sources, d_targets):
     """Gradients of what `function()` returns by `sources`, all of them nests."""
     with tf.GradientTape() as tape:

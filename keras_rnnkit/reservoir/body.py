@@ -3,18 +3,20 @@
 import weakref
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_rnnkit.convert import all_layers, call_any_steps, check_model
 from keras_rnnkit.layers import RNN, StackedRNN
 from keras_rnnkit.layers.sequence import SequenceLayer
 from keras_rnnkit.recurrence import Export, current_export
+from keras_rnnkit.reservoir.traced import Traced
 
 BYTES = 1 << 26  # of features in a chunk
 MOST_STEPS = 1 << 14
 # Layers, and operations of `keras.ops`, that compute each step from itself alone.
 STEPWISE = {
-    *("InputLayer", "Dense", "Embedding", "Masking", "Identity", "TimeDistributed"),
+    *("InputLayer", "Dense", "Embedding", "Masking", "Identity"),
     *("Activation", "ReLU", "LeakyReLU", "ELU", "Rescaling"),
     *("Dropout", "SpatialDropout1D", "GaussianNoise", "GaussianDropout"),
     *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"),
@@ -38,6 +40,7 @@ class Body:
     Attributes:
         readouts: list of `keras.layers.Dense`, one for each output.
         names: list of str, what each output is called in a dict of targets.
+        has_tokens: bool, whether inputs `(batch, steps)` are numbers of words.
         streams: bool, whether sequences can be run some steps at a time.
 
     Raises:
@@ -61,14 +64,17 @@ class Body:
         self.names = [readout.name for readout in self.readouts]
         if not plain and isinstance(model.output, dict):
             self.names = keras.tree.flatten({name: name for name in model.output})
-        self.streams = _has_steps(model) and does_stream(self.model)
-        self.run = tf.function(self._features, autograph=False)
+        self.has_tokens = any(
+            isinstance(each, keras.layers.Embedding) for each in model.layers
+        )
+        self.streams = self._has_steps() and does_stream(self.model)
 
-    def features(self, x, training=False):
+    def features(self, x, lengths=None, training=False):
         """Runs a batch: yields the steps so far, the features, and their masks.
 
         Args:
             x: the inputs of a batch, a tensor or a nest of them.
+            lengths: int `(batch,)`, the steps of each row that are no padding; or None.
             training: bool.
 
         Yields:
@@ -76,12 +82,29 @@ class Body:
             width)`, or `(batch, width)` with the last chunk; masks `(batch, steps)`
             or None.
         """
-        states, start = {}, 0
+        states, start = [], 0
         whole = not self.has_more(x, 0)
+        run = Traced(features_of, self.model)
         for chunk in self.chunks(x):
-            features, masks, states = self.run(chunk, states, training, whole)
+            left = self.left(lengths, start)
+            features, masks, states = run(chunk, states, left, training, whole)
+            states = list(states.values())
             yield start, features, masks
             start += chunk.shape[1] if tf.is_tensor(chunk) else 0
+
+    def _has_steps(self) -> bool:
+        """Whether the model has one input, and that is a sequence."""
+        ranks = [len(x.shape) for x in self.model.inputs]
+        return len(ranks) == 1 and ranks[0] > (1 if self.has_tokens else 2)
+
+    def left(self, lengths, start):
+        """The steps of each row from `start` on, if a layer has to be told of them.
+
+        What follows a sequence changes nothing before it: only what is said last does.
+        """
+        if lengths is None or all(len(y.shape) > 2 for y in self.model.outputs):
+            return None
+        return tf.constant(np.maximum(lengths - start, 0))
 
     def has_more(self, x, start) -> bool:
         """Whether chunks follow the one that begins at a step."""
@@ -104,12 +127,9 @@ class Body:
         steps = BYTES // (4 * width * max(x.shape[0], 1))
         return min(MOST_STEPS, max(64, 1 << max(steps, 1).bit_length() - 1))
 
-    def _features(self, x, states, training=False, whole=False):
-        return run_stream(self.model, x, states, training, whole)
-
 
 def body_of(model) -> Body:
-    """The body of a model, which keeps its compiled functions."""
+    """The body of a model."""
     if model in _bodies:
         _check_frozen(model, _bodies[model].readouts)
     else:
@@ -117,27 +137,35 @@ def body_of(model) -> Body:
     return _bodies[model]
 
 
-def run_stream(model, x, states, training=False, whole=False):
+def run_stream(model, x, states, lengths=None, training=False, held=False):
     """Runs steps of sequences from states, as they were left by the steps before.
 
     Args:
         model: a model of one input, or of several if `states` is empty.
         x: `(batch, steps, ...)`.
-        states: dict of tensors by name; empty for those that the layers begin with.
+        states: dict of tensors by name, or a list of them in the order in which the
+            layers take them; empty for those that the layers begin with.
+        lengths: int `(batch,)`, the steps of each row that count, or None for all.
         training: bool.
-        whole: bool, whether no steps follow.
+        held: bool, whether the output that masked steps hold is handed on too.
 
     Returns:
-        `(outputs, masks, states)`: lists, and a dict.
+        `(outputs, masks, states)`: lists, and a dict in the order as above.
     """
-    # Only in ordinary ops is the output that masked steps hold handed on.
-    held = not whole and _has_masks(model)
+    # Only in ordinary ops is it.
     export = current_export() or Export("arrays" if held else None)
-    with export.tracing(), export.streaming((), states or None) as stream:
+    mask = None if lengths is None else tf.sequence_mask(lengths, tf.shape(x)[1])
+    with export.tracing(), export.streaming((), states or None, mask) as stream:
         outputs = call_any_steps(model, x, training)
     outputs = keras.tree.flatten(outputs)
     masks = [getattr(y, "_keras_mask", None) for y in outputs]
-    return outputs, masks, stream.last
+    return outputs, masks, {name: stream.last[name] for name in stream.first}
+
+
+def features_of(model, x, states, lengths, training, whole):
+    """What `run_stream` gives for a chunk, if `whole` the only one."""
+    held = not whole and (lengths is not None or has_masks(model))
+    return run_stream(model, x, states, lengths, training, held)
 
 
 def does_stream(model) -> bool:
@@ -151,14 +179,7 @@ def does_stream(model) -> bool:
     return all(_does_stream(each) and _is_fed(each) for each in model.operations)
 
 
-def _has_steps(model) -> bool:
-    """Whether a model has one input, and that is a sequence."""
-    ranks = [len(x.shape) for x in model.inputs]
-    tokens = any(isinstance(each, keras.layers.Embedding) for each in model.layers)
-    return (ranks == [2] and tokens) or (len(ranks) == 1 and ranks[0] > 2)
-
-
-def _has_masks(model) -> bool:
+def has_masks(model) -> bool:
     """Whether a layer of Keras masks steps."""
     return any(
         isinstance(layer, keras.layers.Masking) or getattr(layer, "mask_zero", False)
@@ -185,11 +206,17 @@ def _does_stream(layer) -> bool:
     kind, axis = type(layer), getattr(layer, "axis", None)
     if not kind.__module__.startswith("keras."):
         return False
+    if isinstance(layer, keras.layers.TimeDistributed):  # may hold another sequence
+        return not any(map(_is_recurrent, all_layers(layer)))
     axis = axis[0] if isinstance(axis, (list, tuple)) and len(axis) == 1 else axis
     if kind.__name__ not in ALONG_FEATURES:
         return kind.__name__ in STEPWISE
     rank = len(keras.tree.flatten(layer.input)[0].shape)
     return axis in (-1, rank - 1) and rank > 2
+
+
+def _is_recurrent(layer) -> bool:
+    return isinstance(layer, (SequenceLayer, keras.layers.RNN))
 
 
 def _is_forward(layer) -> bool:

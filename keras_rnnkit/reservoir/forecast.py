@@ -1,17 +1,16 @@
 """Closed loop: a model is fed its own output."""
 
-import weakref
-
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_rnnkit.arguments import check_positive_integer
 from keras_rnnkit.convert import check_model
-from keras_rnnkit.recurrence import run
-from keras_rnnkit.reservoir.body import does_stream, run_stream
-
-_compiled = weakref.WeakKeyDictionary()
+from keras_rnnkit.recurrence import as_arrays, pad_rows, run
+from keras_rnnkit.reservoir.body import does_stream, has_masks, run_stream
+from keras_rnnkit.reservoir.data import at_least
+from keras_rnnkit.reservoir.forms import sequences
+from keras_rnnkit.reservoir.traced import Traced
 
 
 def forecast(model: keras.Model, warmup, steps: int, *, inputs=None) -> np.ndarray:
@@ -26,14 +25,18 @@ def forecast(model: keras.Model, warmup, steps: int, *, inputs=None) -> np.ndarr
         model: a built functional or sequential model of one input `(batch, steps,
             features)` and one output, of the step that follows. Its last features are
             that output; those before them, if any, are inputs from outside.
-        warmup: array `(batch, steps, features)`, the sequences so far.
+        warmup: array `(batch, steps, features)`, the sequences so far; a list of
+            `(steps, features)` of several lengths, each of which is continued from its
+            own end; or one sequence `(steps, features)`. Tables and ragged tensors too,
+            and `(steps,)` for a series of one feature.
         steps: positive int, how many steps are forecast.
         inputs: array `(batch, steps - 1 or more, features - outputs)`, the inputs from
             outside of the steps after the warm-up, or None if there are none, as for
-            a single step.
+            a single step. In the form of `warmup`.
 
     Returns:
         Array `(batch, steps, outputs)`; the first step follows the last of `warmup`.
+        Axes that `warmup` has not, of the batch and of a single feature, are left out.
 
     Raises:
         ValueError: a wrong argument or shape; a model with a layer that needs whole
@@ -41,24 +44,61 @@ def forecast(model: keras.Model, warmup, steps: int, *, inputs=None) -> np.ndarr
     """
     check_positive_integer("steps", steps)
     outside = check_closed(model)
-    features = model.inputs[0].shape[-1]
-    warmup = tf.cast(tf.convert_to_tensor(warmup), model.inputs[0].dtype)
-    if warmup.shape.rank != 3 or warmup.shape[2] != features or not warmup.shape[1]:
+    rule = " with a step at least"
+    shape, series = model.inputs[0].shape, has_no_features(warmup, model)
+    warmup, one = sequences("warmup", warmup, shape, rule)
+    lengths = None
+    if isinstance(warmup, list):
+        lengths = np.array([len(each) for each in warmup], "int32")
+        warmup = pad_rows(warmup, at_least(int(lengths.max())))
+        inputs = _outside_of_list(inputs, len(lengths), steps - 1, outside)
+    elif one and inputs is not None and outside:
+        inputs = sequences("inputs", inputs, (None, None, outside))[0]
+    if not (warmup.shape[1] if lengths is None else lengths.min()):
+        received = f"shape {tuple(warmup.shape)}"
+        if lengths is not None:
+            received = f"none in `warmup[{lengths.argmin()}]`"
         raise ValueError(
-            f"`warmup` must have shape (batch, steps, {features}) with a step at least;"
-            f" received shape {tuple(warmup.shape)}"
+            f"`warmup` must have shape (batch, steps, {shape[-1]}){rule}; received "
+            f"{received}"
         )
+    warmup = tf.cast(tf.convert_to_tensor(warmup), model.inputs[0].dtype)
     if inputs is None and steps == 1 and outside:
         inputs = np.zeros((warmup.shape[0], 0, outside))
     if inputs is not None or outside:
         check_outside(model, inputs, (warmup.shape[0], steps - 1, outside))
         inputs = tf.cast(np.asarray(inputs)[:, : steps - 1], warmup.dtype)
-    if model not in _compiled:
-        loop = weakref.ref(model)
-        _compiled[model] = tf.function(
-            lambda *given: closed_loop(loop(), *given), autograph=False
-        )
-    return _compiled[model](warmup, tf.constant(steps), inputs).numpy()
+    lengths = None if lengths is None else tf.constant(lengths)
+    run = Traced(closed_loop, model)
+    said = run(warmup, tf.constant(steps), inputs, "arrays", lengths).numpy()
+    said = said[0] if one else said
+    return said[..., 0] if series else said
+
+
+def has_no_features(warmup, model) -> bool:
+    """Whether sequences of one feature are given without its axis."""
+    if model.inputs[0].shape[-1] != 1:
+        return False
+    given = as_arrays("warmup", warmup)
+    if isinstance(given, list):
+        return all(np.ndim(each) == 1 for each in given)
+    return np.ndim(given) == 1 or (np.ndim(given) == 2 and given.shape[1] != 1)
+
+
+def _outside_of_list(inputs, rows, steps, outside):
+    """The inputs from outside of as many sequences, `(rows, steps, outside)`."""
+    if inputs is None or not outside:
+        return inputs
+    inputs = sequences("inputs", inputs, (None, None, outside))[0]
+    if not isinstance(inputs, list):
+        return inputs
+    for number, each in enumerate(inputs):
+        if len(each) < steps:
+            raise ValueError(
+                f"`inputs[{number}]` must have {steps} steps or more; received "
+                f"{len(each)}"
+            )
+    return np.stack([each[:steps] for each in inputs])
 
 
 def check_outside(model, inputs, shape):
@@ -100,7 +140,7 @@ def check_closed(model) -> int:
     return features - outputs
 
 
-def closed_loop(model, warmup, steps, inputs=None, form="arrays"):
+def closed_loop(model, warmup, steps, inputs=None, form="arrays", lengths=None):
     """The forecast in a graph.
 
     Args:
@@ -108,14 +148,19 @@ def closed_loop(model, warmup, steps, inputs=None, form="arrays"):
         steps: int or scalar tensor, how many are forecast.
         inputs: `(batch, steps to forecast - 1, features from outside)`, or None.
         form: of the loop; see `recurrence.run`.
+        lengths: int `(batch,)`, the steps of each warm-up, or None for all.
     """
+    held = has_masks(model)
 
-    def predict(x, states):
-        (output,), _, states = run_stream(model, x, states)
-        output = output[:, -1] if output.shape.rank == 3 else output
-        return tf.cast(output, warmup.dtype), states
+    def predict(x, states, lengths=None):
+        (output,), _, new = run_stream(model, x, states, lengths, held=held)
+        if output.shape.rank == 3 and lengths is not None:
+            output = tf.gather(output, lengths - 1, axis=1, batch_dims=1)
+        elif output.shape.rank == 3:
+            output = output[:, -1]
+        return tf.cast(output, warmup.dtype), states | new
 
-    first, states = predict(warmup, {})
+    first, states = predict(warmup, {}, lengths)
     if not tf.is_tensor(steps) and steps == 1:
         return first[:, None]
     names = list(states)

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from keras_rnnkit.plots import ACCENT, INK, MUTED, new_figure
+from keras_rnnkit.summary import Summarized
 
 ZERO = 1e-300  # stands for zero where that has no place
 
 
-@dataclass(frozen=True)
-class MemoryCapacity:
+@dataclass(frozen=True, repr=False)
+class MemoryCapacity(Summarized):
     """How well inputs of steps before can be read from the states.
 
     Attributes:
@@ -34,8 +35,8 @@ class MemoryCapacity:
         return figure
 
 
-@dataclass(frozen=True)
-class Spectrum:
+@dataclass(frozen=True, repr=False)
+class Spectrum(Summarized):
     """The eigenvalues of one step without input about the state zero.
 
     Attributes:
@@ -57,8 +58,8 @@ class Spectrum:
         return figure
 
 
-@dataclass(frozen=True)
-class Lyapunov:
+@dataclass(frozen=True, repr=False)
+class Lyapunov(Summarized):
     """The rate at which neighbouring trajectories part.
 
     Attributes:
@@ -79,8 +80,8 @@ class Lyapunov:
         return figure
 
 
-@dataclass(frozen=True)
-class KernelRank:
+@dataclass(frozen=True, repr=False)
+class KernelRank(Summarized):
     """How many of several input streams the states tell apart.
 
     Attributes:
@@ -104,8 +105,8 @@ class KernelRank:
         return figure
 
 
-@dataclass(frozen=True)
-class EchoState:
+@dataclass(frozen=True, repr=False)
+class EchoState(Summarized):
     """Whether two start states converge under one input.
 
     Attributes:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from keras_rnnkit.arguments import check_count, check_positive_integer
 from keras_rnnkit.cells import SplitCell
-from keras_rnnkit.recurrence import run
+from keras_rnnkit.recurrence import as_arrays, run
 from keras_rnnkit.reservoir.measured import (
     ZERO,
     EchoState,
@@ -185,7 +185,8 @@ def echo_state(layer, inputs=None, *, steps=1000, seed=0) -> EchoState:
 
     Args:
         layer: a layer that runs a `SplitCell`, built or for one input feature.
-        inputs: array `(steps, features)`; default white, uniform in [-1, 1].
+        inputs: array or table `(steps, features)`, or `(steps,)` for one feature;
+            default white, uniform in [-1, 1].
         steps: int, of the default input.
         seed: int, of the default input and of the two states.
 
@@ -245,7 +246,15 @@ def _inputs(layer, inputs, steps, seed):
     if inputs is None:
         check_positive_integer("steps", steps)
         inputs = np.random.default_rng(seed).uniform(-1, 1, (steps, _features(cell)))
+    inputs = as_arrays("inputs", inputs)
+    if isinstance(inputs, list):
+        raise ValueError(
+            f"`inputs` must be one sequence (steps, {_features(cell)}); received a list"
+            f" of {len(inputs)}"
+        )
     inputs = np.asarray(inputs)
+    if inputs.ndim == 1 and _features(cell) == 1:
+        inputs = inputs[:, None]
     if inputs.ndim != 2 or inputs.shape[1] != _features(cell) or not len(inputs):
         raise ValueError(
             f"`inputs` must have shape (steps, {_features(cell)}); received shape "

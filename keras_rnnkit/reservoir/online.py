@@ -5,9 +5,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_rnnkit.arguments import check_positive, check_share
-from keras_rnnkit.reservoir.body import body_of
+from keras_rnnkit.recurrence import as_arrays, pad_rows
+from keras_rnnkit.reservoir.body import body_of, features_of
 from keras_rnnkit.reservoir.forecast import check_closed
+from keras_rnnkit.reservoir.forms import sequences, targets
 from keras_rnnkit.reservoir.rows import check_finite
+from keras_rnnkit.reservoir.traced import Traced
 
 
 class RLS:
@@ -66,26 +69,25 @@ class RLS:
         """Learns from the next steps, one after the other, but for masked ones.
 
         Args:
-            x: array `(batch, steps, features)`; with `feedback` those features alone
-                that come from outside, of which there may be none.
-            y: array `(batch, steps, outputs)`.
+            x: array `(batch, steps, features)`, a list of `(steps, features)` of
+                several lengths, or one sequence; see `fit_readout`. With `feedback`
+                those features alone that come from outside; None if there are none.
+            y: array `(batch, steps, outputs)`, or in the form of `x`.
             feedback: bool, whether the model is fed its own output of the step before,
                 as it is in `forecast`; the first one is zero.
 
         Returns:
-            Array `(batch, steps, outputs)`: the output for each step before it is
-            learned from.
+            Array `(batch, steps, outputs)`, or in the form of `y`: the output for each
+            step before it is learned from.
 
         Raises:
             ValueError: wrong shapes, or data that are not finite; nothing is learned
                 then.
         """
-        y, outputs = np.asarray(y, float), self._dense.units
-        outside = self.model.inputs[0].shape[-1]
+        outputs, outside = self._dense.units, self.model.inputs[0].shape[-1]
         if feedback:
             outside = check_closed(self.model)
-            x = np.zeros((*y.shape[:2], 0)) if x is None else x
-        x = np.asarray(x)
+        x, y, lengths, form = self._read(x, y, outside, feedback)
         if x.shape != (*y.shape[:2], outside) or y.shape != (*x.shape[:2], outputs):
             raise ValueError(
                 f"`x` and `y` must have shapes (batch, steps, {outside}) and (batch, "
@@ -100,21 +102,29 @@ class RLS:
         check_finite("y", y)
         weights, inverse = self._weights(), self._inverse.copy()
         states, last, said = self.states, self._last, np.empty_like(y)
-        if feedback and last is None:
+        if last is None:
             last = np.zeros((len(y), outputs))
         x = tf.cast(tf.convert_to_tensor(x), self.model.inputs[0].dtype)
-        start = 0
+        run, start = Traced(features_of, self._body.model, named=True), 0
         for chunk in self._body.chunks(x, 1 if feedback else None):
             if feedback:
                 chunk = tf.concat([chunk, tf.cast(last[:, None], chunk.dtype)], -1)
-            (features,), (mask,), states = self._body.run(chunk, states, False)
+            left = None if lengths is None else np.maximum(lengths - start, 0)
+            given = None if left is None else tf.constant(left)
+            alone = left is not None  # what masks hold is not learned from
+            (features,), (mask,), new = run(chunk, states, given, False, alone)
+            states = states | new
             features = features.numpy().astype(float)
-            kept = np.ones(features.shape[:2], bool) if mask is None else mask.numpy()
+            there = np.ones(features.shape[:2], bool)
+            if left is not None:
+                there = np.arange(there.shape[1]) < left[:, None]
+            kept = there if mask is None else mask.numpy() & there
             if self._dense.use_bias:
                 ones = np.ones((*features.shape[:2], 1))
                 features = np.concatenate([features, ones], axis=-1)
             for t in range(features.shape[1]):
-                last = said[:, start + t] = features[:, t] @ weights
+                said[:, start + t] = features[:, t] @ weights
+                last = np.where(there[:, t, None], said[:, start + t], last)
                 for row in np.flatnonzero(kept[:, t]):
                     self._learn(features[row, t], y[row, start + t], weights, inverse)
             start += features.shape[1]
@@ -128,7 +138,45 @@ class RLS:
         self._dense.kernel.assign(weights[:width])
         if self._dense.use_bias:
             self._dense.bias.assign(weights[width])
-        return said
+        return form(said)
+
+    def _read(self, x, y, outside, feedback):
+        """The data as arrays with an axis of rows.
+
+        Returns:
+            `(x, y, lengths, form)`: the steps of each row, or None if all count; and a
+            callable that brings outputs into the form of `y`.
+        """
+        units, y = self._dense.units, as_arrays("y", y)
+        from_y = x is None and feedback
+        x = y if from_y else None if x is None else as_arrays("x", x)
+        listed = isinstance(x, list) or isinstance(y, list)
+        if x is None or not (listed or np.ndim(x) < 3):
+            x = np.zeros((*y.shape[:2], 0)) if from_y else np.asarray(x)
+            return x, np.asarray(y, float), None, lambda said: said
+        series = not isinstance(y, list) and np.ndim(y) == 1
+        width = units if from_y else outside
+        x, one = sequences("y" if from_y else "x", x, (None, None, width))
+        y = targets("y", y, (units, 3), x, one)
+        if from_y:
+            x = [each[:, :0] for each in x] if isinstance(x, list) else x[..., :0]
+        if not isinstance(x, list):
+
+            def form(said):
+                said = said[0] if one else said
+                return said[..., 0] if one and series else said
+
+            return np.asarray(x), np.asarray(y, float), None, form
+        lengths = np.array([len(each) for each in x], "int32")
+        x, y = pad_rows(x), pad_rows(y).astype(float)
+        return (
+            x,
+            y,
+            lengths,
+            lambda said: [
+                row[:steps] for row, steps in zip(said, lengths, strict=True)
+            ],
+        )
 
     def _learn(self, phi, target, weights, inverse):
         """Changes the weights and P by one step."""

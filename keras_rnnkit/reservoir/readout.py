@@ -17,10 +17,12 @@ from keras_rnnkit.reservoir.data import Batches
 from keras_rnnkit.reservoir.replicas import Replicas, current_strategy
 from keras_rnnkit.reservoir.rows import Progress, Rows
 from keras_rnnkit.reservoir.sums import Ridge, Sums
+from keras_rnnkit.summary import Summarized
+from keras_rnnkit.threads import few_threads
 
 
-@dataclass(frozen=True)
-class Readout:
+@dataclass(frozen=True, repr=False)
+class Readout(Summarized):
     """What `fit_readout` found.
 
     Attributes:
@@ -62,17 +64,21 @@ def fit_readout(
         model: a built functional or sequential model that ends with linear `Dense`
             layers, all other layers frozen, as reservoirs are. An intercept is solved
             where the layer has a bias.
-        x: array `(rows, steps, features)`, or a list or dict of one for each input; or
-            a `tf.data.Dataset`, `keras.utils.PyDataset` or iterable of batches
+        x: array `(rows, steps, features)`; a list of `(steps, features)` of several
+            lengths, of which each begins anew; or one sequence `(steps, features)`.
+            Tables such as pandas's and a `tf.RaggedTensor` too, and `(steps,)` for a
+            series of one feature. Of several inputs, a list or dict of one for each.
+            Or a `tf.data.Dataset`, `keras.utils.PyDataset` or iterable of batches
             `(x, y)` or `(x, y, sample_weight)`.
-        y: array `(rows, steps, outputs)` for a sequence, else `(rows, outputs)`; a list
-            or dict of one for each output.
+        y: in the form of `x`, `(rows, steps, outputs)` for a sequence, else `(rows,
+            outputs)`; a list or dict of one for each output.
         ridge: float >= 0, λ, or a list of which the best is taken: by validation data,
             or else by the exact error of leaving out one step at a time.
         washout: int >= 0, the steps at the start of every sequence that do not count.
-        sample_weight: array `(rows,)` or `(rows, steps)`. Masked steps never count.
+        sample_weight: array `(rows,)` or `(rows, steps)`, or a list of `(steps,)`.
+            Masked steps never count.
         validation_data: as `x`, or a tuple `(x, y)`.
-        batch_size: int, rows of arrays that are run side by side.
+        batch_size: int, rows of arrays or of a list that are run side by side.
         training: bool, whether layers run as in training; None if one has noise.
         verbose: 1 for a progress bar, 0 for none, "auto" for one after two seconds.
 
@@ -94,7 +100,7 @@ def fit_readout(
     if training is None:
         training = any(getattr(layer, "noise", 0) for layer in all_layers(model))
     check_positive_integer("batch_size", batch_size)
-    batches = Batches(x, y, sample_weight, batch_size)
+    batches = Batches(body, x, y, sample_weight, batch_size)
     choose = len(ridges) > 1
     if not ridges or (choose and validation_data is None and not batches.repeats):
         raise ValueError(
@@ -111,7 +117,7 @@ def fit_readout(
         if validation_data is not None:
             pair = validation_data
             pair = pair if isinstance(pair, tuple) else (pair,)
-            batches = Batches(*pair, batch_size=batch_size)
+            batches = Batches(body, *pair, batch_size=batch_size)
             rows, score = Rows(body, washout, False, verbose), Ridge.squares
         found = mean_errors(rows, batches, solutions, score)
         best = found.argmin(axis=1)
@@ -142,11 +148,11 @@ def sum_up(rows, batches) -> list[Sums]:
     if strategy := current_strategy():
         replicas = Replicas(strategy, rows)
         with Progress(rows.verbose) as progress:
-            for x, ys, w in rows.checked(batches):
+            for batch in rows.checked(batches):
                 if None in sums:
-                    for parts in rows.parts_of(x, ys, w):
+                    for parts in rows.parts_of(batch):
                         add(parts, into=False)
-                for found in replicas.grams(sums, x, ys, w):
+                for found in replicas.grams(sums, batch):
                     for each, gram in zip(sums, found, strict=True):
                         if each is not None:
                             each.gram += gram
@@ -172,9 +178,10 @@ def mean_errors(rows, batches, solutions, score):
     for parts in rows.parts(batches):
         for number, part in enumerate(parts):
             if part is not None:
-                with np.errstate(all="ignore"):
-                    totals[number] = totals[number] + score(solutions[number], *part)
                 features, _, weights = part
+                work = len(features) * solutions[number].sums.gram.size
+                with np.errstate(all="ignore"), few_threads(work):
+                    totals[number] = totals[number] + score(solutions[number], *part)
                 counts[number] += len(features) if weights is None else weights.sum()
     if min(counts) <= 0:
         raise ValueError(

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_rnnkit.reservoir.body import features_of
+
 
 def current_strategy():
     """The strategy in whose scope this runs, if it has several replicas."""
@@ -26,14 +28,15 @@ class Replicas:
             lambda *given: strategy.run(self._grams_here, args=given), autograph=False
         )
 
-    def grams(self, sums, x, ys, w):
+    def grams(self, sums, batch):
         """Yields, chunk by chunk, a list of what is to be added to each sum.
 
         Args:
             sums: list of `Sums`, one for each readout, or None where no step counts.
-            x, ys, w: as `Rows.checked` yields them.
+            batch: `Batch` as `Rows.checked` yields it.
         """
         body, states, start = self._rows.body, {}, 0
+        x, ys = batch.x, batch.ys
         whole = not body.has_more(x, 0)
         shifts = [
             np.zeros(dense.kernel.shape[0] + dense.units)
@@ -44,9 +47,11 @@ class Replicas:
         for chunk in body.chunks(x):
             more = body.has_more(x, start)
             end = start + chunk.shape[1] if more else None
-            weights = [self._weights(y, w, slice(start, end), more) for y in ys]
+            weights = [self._weights(y, batch, slice(start, end), more) for y in ys]
             targets = [y[:, start:end] if y.ndim > 2 else y for y in ys]
-            given = keras.tree.map_structure(self._share, [chunk, targets, weights])
+            left = body.left(batch.lengths, start)
+            given = [chunk, targets, weights, [] if left is None else [left]]
+            given = keras.tree.map_structure(self._share, given)
             found, states = self._run(*given, shifts, states, whole)
             reduce = self._strategy.reduce
             yield [reduce("SUM", gram, axis=None).numpy() for gram in found]
@@ -59,20 +64,25 @@ class Replicas:
             lambda context: tf.constant(parts[context.replica_id_in_sync_group])
         )
 
-    def _weights(self, y, w, steps, more):
+    def _weights(self, y, batch, steps, more):
         """What the steps of a chunk count, or the rows at their last step."""
+        w = batch.weights
         if y.ndim == 2:
-            w = np.ones(len(y)) if w is None else w if w.ndim == 1 else w[:, -1]
+            w = np.ones(len(y)) if w is None else batch.weights_of_last()
             return 0 * w if more else w
         w = 1.0 if w is None else w[:, None] if w.ndim == 1 else w
         w = np.array(np.broadcast_to(w, y.shape[:2]))
         w[:, : self._rows.washout] = 0
+        if batch.lengths is not None:
+            w *= np.arange(w.shape[1]) < batch.lengths[:, None]
         return w[:, steps]
 
-    def _grams_here(self, x, ys, ws, shifts, states, whole):
+    def _grams_here(self, x, ys, ws, left, shifts, states, whole):
         """The sums of one replica, and the states after the chunk."""
         rows = self._rows
-        features, masks, states = rows.body.run(x, states, rows.training, whole)
+        features, masks, states = features_of(
+            rows.body.model, x, states, *(left or [None]), rows.training, whole
+        )
         found = []
         for f, mask, y, w, shift in zip(features, masks, ys, ws, shifts, strict=True):
             if mask is not None and f.shape.rank == 3:

@@ -32,80 +32,80 @@ class Rows:
         come."""
         with Progress(self.verbose) as progress:
             for batch in self.checked(batches):
-                for parts in self.parts_of(*batch):
+                for parts in self.parts_of(batch):
                     yield parts
                     progress.advance()
 
-    def parts_of(self, x, ys, w):
+    def parts_of(self, batch):
         """The same of one batch."""
-        for start, features, masks in self.body.features(x, self.training):
+        x = batch.x
+        for start, features, masks in self.body.features(
+            x, batch.lengths, self.training
+        ):
             more = self.body.has_more(x, start)
             yield [
-                self._part(f.numpy(), mask, y, w, start, more)
-                for f, mask, y in zip(features, masks, ys, strict=True)
+                self._part(f.numpy(), mask, y, batch, start, more)
+                for f, mask, y in zip(features, masks, batch.ys, strict=True)
             ]
 
     def checked(self, batches):
-        """Yields batches `(x, [y], w)` of the right shapes, tensors and arrays."""
-        done, readouts = 0, self.body.readouts
-        for x, y, w in batches:
-            x = keras.tree.map_structure(tf.convert_to_tensor, x)
-            ys = self._targets(y)
+        """Yields each `Batch` with the right shapes, tensors and arrays."""
+        readouts = self.body.readouts
+        for batch in batches:
+            x = keras.tree.map_structure(tf.convert_to_tensor, batch.x)
             first = max(keras.tree.flatten(x), key=lambda each: len(each.shape))
-            for y, dense, name in zip(ys, readouts, self.body.names, strict=True):
-                shape = (*first.shape[: len(dense.output.shape) - 1], dense.units)
-                if y.shape != shape:
-                    raise ValueError(
-                        f"`y` of `{name}` must have shape {shape}; received "
-                        f"shape {y.shape}"
-                    )
-                if self.washout and (len(shape) < 3 or self.washout >= shape[1]):
-                    steps = "one output a sequence" if len(shape) < 3 else shape[1]
-                    raise ValueError(
-                        f"`washout` must be less than the steps of the data, {steps}; "
-                        f"received {self.washout}"
-                    )
-            w = None if w is None else np.asarray(w, float)
+            ys = [
+                self._targets(*each, first)
+                for each in zip(batch.ys, readouts, self.body.names, strict=True)
+            ]
+            w = None if batch.weights is None else np.asarray(batch.weights, float)
             if w is not None and w.shape not in (first.shape[:1], first.shape[:2]):
                 raise ValueError(
                     f"`sample_weight` must have shape {tuple(first.shape[:1])} or "
                     f"{tuple(first.shape[:2])}; received shape {w.shape}"
                 )
+            batch = batch._replace(x=x, ys=ys, weights=w)
+            self._check_washout(batch, first)
             given = {"x": keras.tree.flatten(x), "y": ys, "sample_weight": [w]}
             for name, arrays in given.items():
                 for array in arrays:
-                    check_finite(name, array, done)
+                    check_finite(name, array, batch.rows)
             if w is not None and w.min(initial=0) < 0:
                 raise ValueError(f"`sample_weight` must be >= 0; received {w.min()}")
-            done += len(first)
-            yield x, ys, w
+            yield batch
 
-    def _targets(self, y):
-        """The targets as arrays in the order of the readouts."""
-        names = self.body.names
-        if isinstance(y, dict):
-            if set(y) != set(names):
-                raise ValueError(f"`y` must have the keys {names}; received {[*y]}")
-            y = [y[name] for name in names]
-        ys = list(y) if isinstance(y, (list, tuple)) and len(names) > 1 else [y]
-        if len(ys) != len(names):
+    def _targets(self, y, dense, name, x):
+        """The targets of a readout as an array of the right shape."""
+        y = np.asarray(y)
+        if dense.units == 1 and y.ndim == len(dense.input.shape) - 1:
+            y = y[..., None]
+        shape = (*x.shape[: len(dense.output.shape) - 1], dense.units)
+        if y.shape != shape:
             raise ValueError(
-                f"`y` must be a list or dict of {len(names)}, one for each of {names}; "
-                f"received {len(ys)}"
+                f"`y` of `{name}` must have shape {shape}; received shape {y.shape}"
             )
-        ys = [np.asarray(each) for each in ys]
-        return [
-            each[..., None]
-            if dense.units == 1 and each.ndim == len(dense.input.shape) - 1
-            else each
-            for each, dense in zip(ys, self.body.readouts, strict=True)
-        ]
+        return y
 
-    def _part(self, features, mask, y, w, start, more):
+    def _check_washout(self, batch, x):
+        if not self.washout:
+            return
+        steps = "one output a sequence"
+        if all(y.ndim > 2 for y in batch.ys):
+            lengths = batch.lengths
+            steps = x.shape[1] if lengths is None else lengths.min()
+            if self.washout < steps:
+                return
+            if lengths is not None:
+                steps = f"{steps} of `x[{batch.rows[lengths.argmin()]}]`"
+        raise ValueError(
+            f"`washout` must be less than the steps of the data, {steps}; received "
+            f"{self.washout}"
+        )
+
+    def _part(self, features, mask, y, batch, start, more):
         if features.ndim == 2:
-            if more:
-                return None
-            return features, y, w if w is None or w.ndim == 1 else w[:, -1]
+            return None if more else (features, y, batch.weights_of_last())
+        w = batch.weights
         steps = slice(start, start + features.shape[1])
         if not more and steps.stop != y.shape[1]:
             raise ValueError(
@@ -113,6 +113,7 @@ class Rows:
                 f"{steps.stop} for {y.shape[1]}"
             )
         y = y[:, steps]
+        mask = within(mask, batch.lengths, steps)
         if w is not None:
             w = np.broadcast_to(w[:, None] if w.ndim == 1 else w[:, steps], y.shape[:2])
         keep = slice(max(0, self.washout - start), None)
@@ -125,6 +126,14 @@ class Rows:
             features, y = features[kept], y[kept]
             w = None if w is None else w[kept]
         return features, y, w
+
+
+def within(mask, lengths, steps):
+    """The mask of some steps of a batch, False where the sequences have ended."""
+    if lengths is None:
+        return mask
+    there = np.arange(steps.start, steps.stop) < lengths[:, None]
+    return there if mask is None else np.asarray(mask) & there
 
 
 class Progress:
@@ -152,8 +161,12 @@ class Progress:
             self._bar.update(self._chunks, finalize=True)
 
 
-def check_finite(name, array, before=0):
-    """Raises `ValueError` with the first row that is not finite."""
+def check_finite(name, array, rows=None):
+    """Raises `ValueError` with the first row that is not finite.
+
+    Args:
+        rows: the numbers of the rows; default those of the array.
+    """
     array = None if array is None else np.asarray(array)
     if array is None or array.dtype.kind != "f" or np.isfinite(array).all():
         return
@@ -164,6 +177,7 @@ def check_finite(name, array, before=0):
     if array.ndim > 2 or (name == "sample_weight" and array.ndim > 1):
         steps = np.isfinite(array[row]).reshape(array.shape[1], -1).all(axis=1)
         place = f", step {int(np.argmin(steps))}"
+    number = row if rows is None else rows[row]
     raise ValueError(
-        f"`{name}` must be finite; received {value} in row {before + row}{place}"
+        f"`{name}` must be finite; received {value} in row {number}{place}"
     )

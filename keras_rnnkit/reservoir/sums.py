@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from keras_rnnkit.threads import few_threads
+
 ALONE = 1e-10  # share of a row's error that is left, if it determines its own fit
 
 
@@ -47,7 +49,7 @@ class Sums:
 
     def add(self, features, targets, weights=None):
         """Takes rows `(n, width)` and `(n, outputs)`, and weights `(n,)`."""
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), few_threads(len(features) * self.gram.size):
             rows = self.rows(features, targets, weights)
             self.gram += rows.T @ rows
 
@@ -92,11 +94,12 @@ class Ridge:
         self.mean, gram = sums.centred()
         self._a, b = gram[:width, :width], gram[:width, width:]
         self.values = self.vectors = None
-        self.kernels = self._solved_at_once(self._a, b)
-        if self.kernels is None:
-            self._decompose()
-            share = 1 / (self.values + self.ridges[:, None])
-            self.kernels = self.vectors @ (share[..., None] * (self.vectors.T @ b))
+        with few_threads(len(gram) ** 3):
+            self.kernels = self._solved_at_once(self._a, b)
+            if self.kernels is None:
+                self._decompose()
+                share = 1 / (self.values + self.ridges[:, None])
+                self.kernels = self.vectors @ (share[..., None] * (self.vectors.T @ b))
         offset = self.mean + sums.shift
         self.biases = offset[width:] - offset[:width] @ self.kernels
         if not sums.intercept:
