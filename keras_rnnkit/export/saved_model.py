@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras_rnnkit.arguments import check_positive_integer
 from keras_rnnkit.convert import all_layers, call_any_steps, check_model
 from keras_rnnkit.export.checks import check_answers
-from keras_rnnkit.export.files import whole
+from keras_rnnkit.export.files import check_target, whole
 from keras_rnnkit.recurrence import Export
 from keras_rnnkit.reservoir.forecast import check_closed, closed_loop
 
@@ -55,6 +55,7 @@ def export_saved_model(
         ValueError: the model has not been built, or cannot take that many steps; a
             wrong argument.
     """
+    check_target(path, folder=True)
     if check_answers(model, max_length, forecast=forecast):
         spec = source_spec(batch_size, time_steps)
         beam = {"beam_width": beam_width, "length_penalty": length_penalty}
@@ -90,7 +91,7 @@ def export_saved_model(
 
 def write_whole(path, endpoints) -> Path:
     """Writes a SavedModel in ordinary ops, which appears once it is whole."""
-    with whole(path) as folder:
+    with whole(path, folder=True) as folder:
         write(folder, endpoints, Export("arrays"))
     return Path(path)
 
