@@ -12,8 +12,15 @@ import inspect
 import keras
 
 from keras_rnnkit.saved.activations import keras2_hard_sigmoid
+from keras_rnnkit.saved.graph import (
+    MODELS,
+    call_of,
+    end_of,
+    layers_of,
+    map_references,
+    name_of,
+)
 
-MODELS = "Functional", "Model", "Sequential"
 RENAMED = {
     "BatchNormalizationV1": "BatchNormalization",
     "BatchNormalizationV2": "BatchNormalization",
@@ -27,7 +34,6 @@ DEFAULTS = {
     "GRU": {"reset_after": False},
     "GRUCell": {"reset_after": False},
 }
-RECURRENT = "Bidirectional", "GRU", "LSTM", "RNN", "SimpleRNN"
 # Arguments that do not change what a loaded layer computes.
 WITHOUT_EFFECT = {
     *("autocast", "batch_input_shape", "fused", "implementation", "input_dim"),
@@ -209,25 +215,11 @@ def _code(function):
     return {"module": None, "registered_name": function.get("config")} | function
 
 
-def layers_of(config) -> dict:
-    """The configurations of a model's layers by name, in their order."""
-    arguments = config["config"]
-    layers = arguments["layers"] if isinstance(arguments, dict) else arguments
-    return {_name(layer): layer for layer in layers}
-
-
-def _name(layer):
-    """The name of a layer; a `Sequential` before Keras 2.2.3 is a list of layers."""
-    arguments = layer["config"]
-    own = arguments.get("name") if isinstance(arguments, dict) else None
-    return own or layer.get("name", "sequential")
-
-
 def _model(config, custom_objects):
     """The configuration of a model."""
     arguments = config["config"]
     given = arguments if isinstance(arguments, dict) else {}
-    new = {"name": _name(config), "trainable": given.get("trainable", True)}
+    new = {"name": name_of(config), "trainable": given.get("trainable", True)}
     if sequential := config["class_name"] == "Sequential":
         shape = given.get("build_input_shape")
         new["layers"] = _sequential(layers_of(config), shape, custom_objects)
@@ -258,7 +250,7 @@ def _sequential(old, shape, custom_objects):
 
 def _input_or_layer(layer, custom_objects):
     if layer["class_name"] == "InputLayer":
-        return _input(layer["config"], _name(layer))
+        return _input(layer["config"], name_of(layer))
     return converted(layer, custom_objects)
 
 
@@ -283,88 +275,11 @@ def _functional(arguments, custom_objects):
         new = _input_or_layer(layer, custom_objects)
         new["name"] = name
         nodes = layer["inbound_nodes"]
-        new["inbound_nodes"] = [_node(layer, node, old) for node in nodes]
+        new["inbound_nodes"] = [call_of(layer, node, old) for node in nodes]
         layers.append(new)
     new = {"layers": layers}
     for key in ("input_layers", "output_layers"):
-        ends = _map(arguments[key], lambda ref: _end(ref, old))
+        ends = map_references(arguments[key], lambda ref: end_of(ref, old))
         single = isinstance(ends, list) and len(ends) == 1
         new[key] = ends[0] if single else ends
     return new
-
-
-def _node(layer, node, layers):
-    """The arguments of a call of a layer."""
-    if isinstance(node, dict) and set(node) == {"args", "kwargs"}:
-        return node
-    given = _map(node, lambda ref: _tensor(ref, layers))
-    leaves = []
-    _map(node, leaves.append)
-    options = next((leaf[3] for leaf in leaves[::-1] if len(leaf) > 3), {})
-    options = {
-        k: _map(v, lambda ref: _tensor(ref, layers), layers) for k, v in options.items()
-    }
-    if isinstance(given, list) and len(given) == 1:
-        (given,) = given
-    if isinstance(given, list) and layer["class_name"].endswith(RECURRENT):
-        given, *states = given
-        if layer["config"].get("num_constants"):
-            raise ValueError(
-                f"layer `{layer['name']}` is called with `constants`, which Keras 3 "
-                "does not have: give them to the layer with its inputs"
-            )
-        options["initial_state"] = states
-    return {"args": [given], "kwargs": options}
-
-
-def _map(value, function, names=None):
-    """Passes each reference `[layer, node, tensor]` within a structure to `function`.
-
-    Args:
-        names: of the layers, where there are other values among the references.
-    """
-    if isinstance(value, list):
-        leaf = value and isinstance(value[0], str) and len(value) in (3, 4)
-        if leaf and (names is None or value[0] in names):
-            return function(value)
-        return [_map(each, function, names) for each in value]
-    if isinstance(value, dict):
-        return {key: _map(each, function, names) for key, each in value.items()}
-    return value
-
-
-def _tensor(reference, layers):
-    """A reference to the output of a call as Keras 3 writes it."""
-    name, node, tensor = reference[:3]
-    if name not in layers:
-        raise ValueError(
-            f"a layer is called with a constant, {reference[2]!r}, which Keras 3 "
-            "cannot read: build the model anew"
-        )
-    history = [name, node - _before(layers[name]), tensor]
-    # Shape and type are those of the tensor that takes its place.
-    described = {"shape": [None], "dtype": "float32", "keras_history": history}
-    return {"class_name": "__keras_tensor__", "config": described}
-
-
-def _end(reference, layers):
-    """A reference to an input or output of the model."""
-    name, node, tensor = reference[:3]
-    # Keras 3 itself leaves out the first call of models that are no `Sequential`.
-    sequential = layers[name]["class_name"] == "Sequential"
-    return [name, node - (_before(layers[name]) if sequential else 0), tensor]
-
-
-def _before(layer):
-    """How many calls of a layer came before the first one in the model around it: a
-    model in Keras 2 has been called once when it is made, if its input is known."""
-    if layer["class_name"] not in MODELS:
-        return 0
-    if any(isinstance(node, dict) for node in layer["inbound_nodes"]):
-        return 0
-    if layer["class_name"] != "Sequential":
-        return 1
-    first = next(iter(layers_of(layer).values()))
-    return int(
-        first["class_name"] == "InputLayer" or "batch_input_shape" in first["config"]
-    )

@@ -10,7 +10,7 @@ from collections import Counter
 import keras
 import numpy as np
 
-from keras_rnnkit.saved.keras2 import MODELS, layers_of
+from keras_rnnkit.saved.graph import MODELS, layers_of
 
 
 def load_hdf5(model, config, group):
