@@ -21,7 +21,7 @@ ALLOWED = {
     },
     "seq2seq": {"arguments", "cells", "layers", "recurrence"},
     "export": {"arguments", "convert", "recurrence", "reservoir", "seq2seq"},
-    "saved": {"arguments"},
+    "saved": {"arguments", "convert"},
     "__main__": set(),
     "tuning": {"layers"},
     "datasets": {"arguments"},

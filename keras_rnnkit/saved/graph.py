@@ -36,14 +36,14 @@ def call_of(layer, node, layers):
     }
     if isinstance(given, list) and len(given) == 1:
         (given,) = given
-    if isinstance(given, list) and layer["class_name"].endswith(RECURRENT):
-        given, *states = given
-        if layer["config"].get("num_constants"):
+    if layer["class_name"].endswith(RECURRENT):
+        if layer["config"].get("num_constants") or options.pop("constants", None):
             raise ValueError(
                 f"layer `{layer['name']}` is called with `constants`, which Keras 3 "
                 "does not have: give them to the layer with its inputs"
             )
-        options["initial_state"] = states
+        if isinstance(given, list):
+            given, *options["initial_state"] = given
     return {"args": [given], "kwargs": options}
 
 

@@ -26,6 +26,11 @@ RENAMED = {
     "BatchNormalizationV2": "BatchNormalization",
     "CuDNNGRU": "GRU",
     "CuDNNLSTM": "LSTM",
+    "ThresholdedReLU": "ReLU",
+}
+RENAMED_ARGUMENTS = {
+    "LeakyReLU": {"alpha": "negative_slope"},
+    "ThresholdedReLU": {"theta": "threshold"},
 }
 # What the layers of cuDNN did not have as arguments, and the default that has changed.
 DEFAULTS = {
@@ -36,8 +41,15 @@ DEFAULTS = {
 }
 # Arguments that do not change what a loaded layer computes.
 WITHOUT_EFFECT = {
-    *("autocast", "batch_input_shape", "fused", "implementation", "input_dim"),
-    *("input_length", "key_shape", "query_shape", "trainable", "value_shape"),
+    *("autocast", "batch_input_shape", "fused", "groups", "implementation"),
+    *(
+        "input_dim",
+        "input_length",
+        "key_shape",
+        "query_shape",
+        "trainable",
+        "value_shape",
+    ),
     *("build_input_shape", "renorm_clipping", "renorm_momentum", "function_type"),
     *("module", "output_shape_module", "output_shape_type"),
 }
@@ -88,6 +100,8 @@ def converted(config: dict, custom_objects: dict) -> dict:
 def _layer(class_name, arguments):
     """The configuration of one of Keras's own layers and cells."""
     name = arguments.get("name", class_name)
+    names = RENAMED_ARGUMENTS.get(class_name, {})
+    arguments = {names.get(key, key): value for key, value in arguments.items()}
     arguments = DEFAULTS.get(class_name, {}) | arguments
     class_name = RENAMED.get(class_name, class_name)
     cls = getattr(keras.layers, class_name, None)
@@ -103,10 +117,10 @@ def _layer(class_name, arguments):
             "the model with `time_major=False` in Keras 2, give it the same weights, "
             "and save that"
         )
-    if class_name == "LeakyReLU" and "alpha" in arguments:
-        arguments["negative_slope"] = arguments.pop("alpha")
     if class_name == "BatchNormalization" and isinstance(arguments.get("axis"), list):
         (arguments["axis"],) = arguments["axis"]
+    if class_name == "Bidirectional":
+        _give_backward_layer(arguments)
     if class_name == "Lambda":
         arguments["function"] = _code(arguments["function"])
     return {
@@ -117,11 +131,21 @@ def _layer(class_name, arguments):
     }
 
 
+def _give_backward_layer(arguments):
+    """Writes out the second layer where the first one goes backwards: Keras 3 would
+    let both do so."""
+    forward = arguments["layer"]
+    if forward["config"].get("go_backwards") and not arguments.get("backward_layer"):
+        name = f"backward_{forward['config']['name']}"
+        changed = forward["config"] | {"go_backwards": False, "name": name}
+        arguments["backward_layer"] = forward | {"config": changed}
+
+
 def _known(cls, arguments, subject):
     """The arguments that a class has; raises if another one would have an effect."""
     known = _parameters(cls)
     for key in set(arguments) - known - WITHOUT_EFFECT:
-        if arguments[key] not in (None, False):
+        if arguments[key] not in (None, False) and _ending(key) not in PARTS:
             raise ValueError(
                 f"{subject} of the class `{cls.__name__}` has `{key}="
                 f"{arguments[key]!r}`, which Keras 3 does not have: build the model "
@@ -145,13 +169,17 @@ def _parameters(cls):
     return names - {"self", "args"}
 
 
+def _ending(key):
+    return key.rpartition("_")[2]
+
+
 def _value(key, value, custom_objects):
     """One argument of a layer."""
     if key == "dtype":
         return _dtype(value)
     if key.endswith("activation"):
         return _activation(value, custom_objects)
-    part = PARTS.get(key.rpartition("_")[2])
+    part = PARTS.get(_ending(key))
     if isinstance(value, list):
         return [_value("", each, custom_objects) for each in value]
     if not isinstance(value, dict):

@@ -10,6 +10,7 @@ from collections import Counter
 import keras
 import numpy as np
 
+from keras_rnnkit.convert import all_layers
 from keras_rnnkit.saved.graph import MODELS, layers_of
 
 
@@ -31,6 +32,9 @@ def load_hdf5(model, config, group):
             _assign(name, trained + others, _without_cudnn(arrays, layers[name][1]))
             count += len(arrays)
     _check_count(model, count)
+    for layer in all_layers(model):
+        if hasattr(layer, "finalize_state"):  # a `Normalization` computes from them
+            layer.finalize_state()
 
 
 def load_variables(model, config, group):
