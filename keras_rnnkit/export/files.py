@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 try:
@@ -97,16 +97,16 @@ def _workspace(parent):
 def _clean(parent):
     """Removes what killed exports have left, and puts back what they had moved."""
     for work in parent.iterdir():
-        if not NAME.fullmatch(work.name) or not work.is_dir():
+        lock = _lock(work) if NAME.fullmatch(work.name) else None
+        if lock is None:
             continue
-        lock = _lock(work)
-        if lock is None or {each.name for each in work.iterdir()} - {NEW, OLD}:
-            _unlock(lock)
-            continue
-        for old in (work / OLD).glob("*"):
-            if not (parent / old.name).exists():
-                os.replace(old, parent / old.name)
-        shutil.rmtree(work, ignore_errors=True)
+        # One that is just done may have removed its folder in between.
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if {each.name for each in work.iterdir()} <= {NEW, OLD}:
+                for old in (work / OLD).glob("*"):
+                    if not (parent / old.name).exists():
+                        os.replace(old, parent / old.name)
+                shutil.rmtree(work, ignore_errors=True)
         _unlock(lock)
 
 
