@@ -40,16 +40,23 @@ def main(arguments=None) -> int:
         with quiet(), redirect_stdout(sys.stderr):
             result = args.run(args)
             text = result.to_json() if args.json else str(result)
-        print(text, flush=True)
+        show(text, sys.stdout)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # whoever read the output has left; so does the rest of it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        print(f"error: {sentence(error)}", file=sys.stderr)
+        show(f"error: {sentence(error)}", sys.stderr)
         return 1
     return 0
+
+
+def show(text, stream):
+    """Prints text of which a stream may not be able to write each letter."""
+    encoding = stream.encoding or "utf-8"
+    encoded = text.encode(encoding, "backslashreplace")
+    print(encoded.decode(encoding), file=stream, flush=True)
 
 
 class Parser(argparse.ArgumentParser):

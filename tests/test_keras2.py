@@ -149,6 +149,13 @@ def test_a_users_layer_is_found(tmp_path):
     assert_close(predicted(model, inputs), y)
 
 
+def test_a_function_between_layers_is_refused_with_a_remedy(tmp_path):
+    with_layer(tmp_path / "m.h5", "TFOpLambda", function='"math.multiply"')
+    pattern = "layer `dropout.*` is a TensorFlow function.*of `keras.ops` in its place"
+    with pytest.raises(ValueError, match=pattern):
+        rk.load_model(tmp_path / "m.h5")
+
+
 def test_an_argument_with_an_effect_is_not_left_out(tmp_path):
     with_layer(tmp_path / "m.h5", "Flatten", sideways="true")
     pattern = "`Flatten` has `sideways=True`, which Keras 3 does not have"

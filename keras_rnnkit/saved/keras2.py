@@ -32,6 +32,7 @@ RENAMED_ARGUMENTS = {
     "LeakyReLU": {"alpha": "negative_slope"},
     "ThresholdedReLU": {"theta": "threshold"},
 }
+OPERATIONS = "SlicingOpLambda", "TFOpLambda", "TensorFlowOpLayer"
 # What the layers of cuDNN did not have as arguments, and the default that has changed.
 DEFAULTS = {
     "CuDNNGRU": {"recurrent_activation": "sigmoid", "reset_after": True},
@@ -104,6 +105,12 @@ def _layer(class_name, arguments):
     arguments = {names.get(key, key): value for key, value in arguments.items()}
     arguments = DEFAULTS.get(class_name, {}) | arguments
     class_name = RENAMED.get(class_name, class_name)
+    if class_name in OPERATIONS:
+        raise ValueError(
+            f"layer `{name}` is a TensorFlow function called between layers, which "
+            "Keras 3 does not load: build the model in Keras 3, with a layer or a "
+            "function of `keras.ops` in its place, and give it the weights"
+        )
     cls = getattr(keras.layers, class_name, None)
     if not inspect.isclass(cls):
         raise ValueError(
