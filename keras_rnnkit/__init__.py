@@ -1,52 +1,6 @@
 """Recurrent layers for Keras 3 that drop in, tune, and export to TFLite."""
 
-import keras as _keras
-
-if _keras.backend.backend() != "tensorflow":
-    raise ImportError(
-        "`keras_rnnkit` needs Keras's TensorFlow backend; received "
-        f"{_keras.backend.backend()!r}: set the environment variable "
-        "KERAS_BACKEND=tensorflow before Keras is imported"
-    )
-
-from keras_rnnkit import (
-    cells,
-    datasets,
-    export,
-    initializers,
-    layers,
-    plots,
-    reservoir,
-    seq2seq,
-    tuning,
-)
-from keras_rnnkit.cells import ESNCell, GRUCell, LSTMCell, SimpleRNNCell, SplitCell
-from keras_rnnkit.convert import from_keras, to_keras
-from keras_rnnkit.export import (
-    ExportReport,
-    StreamingModel,
-    TFLiteModel,
-    export_saved_model,
-    export_tflite,
-    inspect_tflite,
-)
-from keras_rnnkit.layers import (
-    ESN,
-    GRU,
-    LSTM,
-    RNN,
-    Bidirectional,
-    SimpleRNN,
-    StackedRNN,
-)
-from keras_rnnkit.recurrence import padded
-from keras_rnnkit.reservoir import RLS, Readout, fit_readout, forecast
-from keras_rnnkit.seq2seq import (
-    AttentionDecoder,
-    BahdanauAttention,
-    LuongAttention,
-    Seq2Seq,
-)
+import sys as _sys
 
 __version__ = "0.1.0"
 
@@ -83,10 +37,86 @@ __all__ = [
     "initializers",
     "inspect_tflite",
     "layers",
+    "load_model",
     "padded",
     "plots",
     "reservoir",
+    "saved",
     "seq2seq",
     "to_keras",
     "tuning",
 ]
+
+
+def _is_command() -> bool:
+    """Whether this is `python -m keras_rnnkit`, which imports the package first.
+
+    While Python looks for the module that follows `-m`, that is `sys.argv[0]`.
+    """
+    if _sys.argv[:1] != ["-m"]:
+        return False
+    return _sys.orig_argv[-len(_sys.argv)].removeprefix("-m") == __name__
+
+
+if _is_command():
+    # TensorFlow takes seconds to import. The command reads its arguments before it asks
+    # for anything of the package; whoever else imports it gets all of it, so that Keras
+    # knows the layers in a file.
+    def __getattr__(name):
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+
+        del globals()["__getattr__"]
+        return getattr(importlib.reload(_sys.modules[__name__]), name)
+
+else:
+    import keras as _keras
+
+    if _keras.backend.backend() != "tensorflow":
+        raise ImportError(
+            "`keras_rnnkit` needs Keras's TensorFlow backend; received "
+            f"{_keras.backend.backend()!r}: set the environment variable "
+            "KERAS_BACKEND=tensorflow before Keras is imported"
+        )
+
+    from keras_rnnkit import (
+        cells,
+        datasets,
+        export,
+        initializers,
+        layers,
+        plots,
+        reservoir,
+        saved,
+        seq2seq,
+        tuning,
+    )
+    from keras_rnnkit.cells import ESNCell, GRUCell, LSTMCell, SimpleRNNCell, SplitCell
+    from keras_rnnkit.convert import from_keras, to_keras
+    from keras_rnnkit.export import (
+        ExportReport,
+        StreamingModel,
+        TFLiteModel,
+        export_saved_model,
+        export_tflite,
+        inspect_tflite,
+    )
+    from keras_rnnkit.layers import (
+        ESN,
+        GRU,
+        LSTM,
+        RNN,
+        Bidirectional,
+        SimpleRNN,
+        StackedRNN,
+    )
+    from keras_rnnkit.recurrence import padded
+    from keras_rnnkit.reservoir import RLS, Readout, fit_readout, forecast
+    from keras_rnnkit.saved import load_model
+    from keras_rnnkit.seq2seq import (
+        AttentionDecoder,
+        BahdanauAttention,
+        LuongAttention,
+        Seq2Seq,
+    )

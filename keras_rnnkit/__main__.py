@@ -1,88 +1,224 @@
-"""From a .keras file to a file for the phone, without a line of Python.
-
-python -m keras_rnnkit export model.keras model.tflite [--quantize int8 --data x.npy]
-python -m keras_rnnkit inspect model.tflite
-"""
+"""From a file of Keras to a file for the phone, without a line of Python."""
 
 import argparse
+import importlib
+import math
 import os
+import re
 import sys
+import warnings
 import zipfile
+import zlib
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-import keras
-import numpy as np
-
 import keras_rnnkit as rk
-from keras_rnnkit.recurrence import FORMS
+
+QUANTIZE = "dynamic", "float16", "int8", "int16x8"
+FORMS = "auto", "fused", "loop", "unrolled"
+LETTERS = 1000  # of an error: what Keras and the converter say can be a page
+EXAMPLES = """examples:
+  python -m keras_rnnkit export model.keras model.tflite
+  python -m keras_rnnkit export old.h5 model.tflite --batch-size any --time-steps any
+  python -m keras_rnnkit export model.keras small.tflite --quantize int8 --data x.npy
+  python -m keras_rnnkit export mine.keras model.tflite --import mycells
+  python -m keras_rnnkit inspect model.tflite --json
+
+exit codes: 0 done, 1 failed (nothing was written), 2 wrong arguments, 130 interrupted
+"""
 
 
 def main(arguments=None) -> int:
-    """Runs a command; returns the exit code."""
+    """Runs a command; returns the exit code.
+
+    Wrong arguments end the process with exit code 2, as `argparse` does.
+    """
     args = parser().parse_args(arguments)
+    # The package needs it, whatever is set elsewhere, such as in ~/.keras/keras.json.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     try:
-        print(args.run(args))
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        with quiet(), redirect_stdout(sys.stderr):
+            result = args.run(args)
+            text = result.to_json() if args.json else str(result)
+        show(text, sys.stdout)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read the output has left; so does the rest of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        show(f"error: {sentence(error)}", sys.stderr)
         return 1
     return 0
 
 
+def show(text, stream):
+    """Prints text of which a stream may not be able to write each letter."""
+    encoding = stream.encoding or "utf-8"
+    encoded = text.encode(encoding, "backslashreplace")
+    print(encoded.decode(encoding), file=stream, flush=True)
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message} (--help shows the arguments)\n")
+
+
 def parser():
     """The two commands and their options."""
-    usage = argparse.ArgumentParser(
-        prog="python -m keras_rnnkit", description=__doc__.splitlines()[0]
+    usage = Parser(
+        prog="python -m keras_rnnkit",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    version = f"keras_rnnkit {rk.__version__}"
+    usage.add_argument("--version", action="version", version=version)
     commands = usage.add_subparsers(required=True, metavar="command")
-
-    export = commands.add_parser("export", help="write a TFLite file, proven right")
+    export = commands.add_parser(
+        "export",
+        help="write a TFLite file, proven right",
+        description="Writes a model as a TFLite file of builtin operations, runs it, "
+        "and compares it with the model before it appears.",
+    )
     export.set_defaults(run=run_export)
-    export.add_argument("model", type=Path, help="a model saved by Keras")
-    export.add_argument("path", type=Path, help="the file to write")
-    export.add_argument("--quantize", choices=["dynamic", "float16", "int8", "int16x8"])
-    export.add_argument(
-        "--data",
-        type=Path,
-        help="inputs to calibrate and compare on: .npy, or .npz by the inputs' names",
+    add_export(export.add_argument)
+    inspect = commands.add_parser(
+        "inspect",
+        help="show what is in a TFLite file",
+        description="Shows size, inputs, outputs and operations of a TFLite file.",
     )
-    export.add_argument(
-        "--batch-size", type=size, default=1, metavar="N", help="a number, or any"
-    )
-    export.add_argument(
-        "--time-steps", type=size, default="model", metavar="N", help="a number, or any"
-    )
-    export.add_argument("--form", choices=["auto", *FORMS], default="auto")
-    export.add_argument(
-        "--streaming", action="store_true", help="steps and states in, states out"
-    )
-    export.add_argument(
-        "--unsafe", action="store_true", help="run the code in the file's Lambda layers"
-    )
-
-    inspect = commands.add_parser("inspect", help="show what stands in a TFLite file")
-    inspect.set_defaults(run=lambda args: show(rk.inspect_tflite(args.path), args.json))
-    inspect.add_argument("path", type=Path)
+    inspect.set_defaults(run=lambda args: rk.inspect_tflite(args.path))
+    inspect.add_argument("path", type=Path, help="the TFLite file")
     for command in (export, inspect):
-        command.add_argument("--json", action="store_true", help="print JSON")
+        command.add_argument(
+            "--json", action="store_true", help="print JSON instead of a table"
+        )
     return usage
 
 
+def add_export(add):
+    """Adds the arguments of `export`."""
+    add("model", type=Path, help="a model saved by Keras 3 or 2: a .keras or .h5 file")
+    add("path", type=Path, help="the TFLite file to write")
+    add(
+        "--quantize",
+        choices=QUANTIZE,
+        help="dynamic: weights in 8 bits; float16: weights in 16 bits; int8: all in 8 "
+        "bits; int16x8: weights in 8 bits, values in 16; default: 32 bits",
+    )
+    add(
+        "--data",
+        type=Path,
+        metavar="FILE",
+        help="inputs to calibrate and compare on: .npy, or .npz by the inputs' names",
+    )
+    add(
+        "--check",
+        type=Path,
+        metavar="FILE",
+        help="inputs to compare on instead, in such a file; default: --data, or random",
+    )
+    add(
+        "--tolerance",
+        type=tolerance,
+        metavar="X",
+        help="the largest difference to the model, relative to its outputs; default: "
+        "1e-5, more if quantized",
+    )
+    add(
+        "--batch-size",
+        type=size,
+        default=1,
+        metavar="N",
+        help="rows that a call takes: a number >= 1, or any; default: 1",
+    )
+    add(
+        "--time-steps",
+        type=steps,
+        default="model",
+        metavar="N",
+        help="steps that a call takes: a number >= 1, or any; default: those of the "
+        "model's input",
+    )
+    add(
+        "--form",
+        choices=FORMS,
+        default="auto",
+        help="how recurrent layers are written: one operation of TFLite (LSTM), a "
+        "loop, or step after step; default: the fastest that is exact",
+    )
+    kind = "write a file that"
+    add("--streaming", action="store_true", help=f"{kind} takes a stream step by step")
+    add("--forecast", type=count, metavar="N", help=f"{kind} continues series N steps")
+    add("--max-length", type=count, metavar="N", help="most tokens of a Seq2Seq answer")
+    add(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import a module first, from this folder too, that registers your layers "
+        "and cells; may be repeated",
+    )
+    add(
+        "--unsafe", action="store_true", help="run the code in the file's Lambda layers"
+    )
+
+
 def size(text):
-    """A number, None for "any", or "model"."""
-    return {"any": None, "model": "model"}[text] if text.isalpha() else int(text)
+    """A number, or None for "any"."""
+    return None if text == "any" else number(text, "a number >= 1, or any")
 
 
-def show(result, json):
-    return result.to_json() if json else str(result)
+def steps(text):
+    """A number, None for "any", or the default."""
+    return text if text == "model" else size(text)
+
+
+def count(text):
+    return number(text, "a number >= 1")
+
+
+def number(text, rule):
+    """A whole number that a shape in a TFLite file can hold."""
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:11]) < 2**31):
+        raise argparse.ArgumentTypeError(f"must be {rule}; received {text!r}")
+    return int(text)
+
+
+def tolerance(text):
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number > 0; received {text!r}")
+    return value
 
 
 def run_export(args):
-    """Exports a model that Keras has saved."""
-    data = None if args.data is None else load_data(args.data)
-    report = rk.export_tflite(
-        load_model(args.model, args.unsafe),
+    """Exports a model from a file."""
+    if args.quantize in ("int8", "int16x8") and args.data is None:
+        raise ValueError(
+            f"`quantize={args.quantize!r}` needs `representative_data`, inputs to "
+            "measure the ranges of values on: give them with --data FILE"
+        )
+    for given in args.model, args.data, args.check:
+        if given and given.exists() and given.resolve() == args.path.resolve():
+            raise ValueError(
+                f"the file to write must be another one than those that are read; "
+                f"received `{args.path}`"
+            )
+    rk.export.check_target(args.path)
+    data = args.data and load_data(args.data)
+    check = load_data(args.check) if args.check else True
+    for name in args.modules:
+        import_module(name)
+    return rk.export_tflite(
+        rk.load_model(args.model, unsafe=args.unsafe),
         args.path,
         batch_size=args.batch_size,
         time_steps=args.time_steps,
@@ -90,38 +226,93 @@ def run_export(args):
         representative_data=data,
         form=args.form,
         streaming=args.streaming,
+        forecast=args.forecast,
+        max_length=args.max_length,
+        check=check,
+        tolerance=args.tolerance,
     )
-    return show(report, args.json)
 
 
-def load_model(path, unsafe):
-    """A model from a file, with an error that says what is wrong with the file."""
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file `{path}`")
-    if path.suffix not in (".h5", ".hdf5") and not zipfile.is_zipfile(path):
-        raise ValueError(f"`{path}` must be a model saved by Keras, a .keras file")
+def import_module(name):
+    """Imports a module, from the current folder too."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     try:
-        return keras.models.load_model(path, compile=False, safe_mode=not unsafe)
-    except (ValueError, TypeError, OSError, KeyError) as error:
-        text = str(error)
-        if "Lambda" in text and not unsafe:
-            raise ValueError(
-                f"`{path}` has a Lambda layer, whose code would be run: pass --unsafe "
-                "if you trust the file"
-            ) from error
-        raise ValueError(f"Keras cannot load `{path}`: {text}") from error
+        importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise ValueError(
+            f"`--import` must name a module that can be imported; received {name!r}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def load_data(path):
     """An array, or arrays by name."""
+    import numpy as np
+
     if not path.exists():
         raise FileNotFoundError(f"there is no file `{path}`")
+    if path.is_dir():
+        raise ValueError(f"`{path}` must be an .npy or .npz file; received a folder")
     try:
         with path.open("rb") as file:
             data = np.load(file)
-            return dict(data) if isinstance(data, np.lib.npyio.NpzFile) else data
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"`{path}` must be an .npy or .npz file: {error}") from error
+            data = dict(data) if isinstance(data, np.lib.npyio.NpzFile) else data
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        objects = "allow_pickle" in str(error)
+        raise ValueError(
+            f"`{path}` must be an .npy or .npz file of numbers; received "
+            f"{'Python objects, or no such file' if objects else error}"
+        ) from error
+    for name, x in data.items() if isinstance(data, dict) else [(None, data)]:
+        subject = f"`{path}`" if name is None else f"`{name}` in `{path}`"
+        if x.dtype.kind not in "fiub":
+            raise ValueError(f"{subject} must hold numbers; received {x.dtype}")
+        if not np.isfinite(x).all():
+            raise ValueError(f"{subject} must be finite; received values that are not")
+    return data
+
+
+def sentence(error) -> str:
+    """What an error says, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror}: `{error.filename}`"
+    else:
+        text = str(error) or "no reason given"
+    known = isinstance(error, (ValueError, RuntimeError, OSError))
+    text = text if known else f"{type(error).__name__}: {text}"
+    line = " ".join(re.sub(r"\x1b\[[\d;]*m", "", text).split())
+    return line if len(line) <= LETTERS else f"{line[:LETTERS]} ..."
+
+
+@contextmanager
+def quiet():
+    """Hides warnings, and the log that TensorFlow writes past Python.
+
+    With TF_CPP_MIN_LOG_LEVEL below 3 in the environment the log is shown.
+    """
+    hidden = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3"
+    stream = sys.stderr
+    try:
+        hidden = hidden and stream.fileno() == 2
+    except (AttributeError, OSError):  # there is none, or it is no file
+        hidden = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if not hidden:
+            yield
+            return
+        stream.flush()
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        with os.fdopen(kept, "w", buffering=1, errors=stream.errors) as sys.stderr:
+            try:
+                yield
+            finally:
+                sys.stderr.flush()
+                os.dup2(kept, 2)
+                sys.stderr = stream
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -12,7 +13,10 @@ import numpy as np
 import pytest
 
 import keras_rnnkit as rk
+from keras_rnnkit import __main__ as command
 from keras_rnnkit.__main__ import main
+from keras_rnnkit.export.checks import TOLERANCE
+from keras_rnnkit.recurrence import FORMS
 from tests.helpers import assert_close, randomize
 
 ROOT = Path(__file__).parent.parent
@@ -174,9 +178,29 @@ WRONG = {
         "export m.keras m.tflite --data x.npz",
         "must hold 1 arrays",
     ),
-    "no batch": (
-        "export m.keras m.tflite --batch-size 0",
-        "`batch_size` must be a pos",
+    "no folder to write to": (
+        "export m.keras nowhere/m.tflite",
+        "there is no folder",
+    ),
+    "a file for a folder": ("export m.keras text/m.tflite", "there is no folder"),
+    "a folder for a file": ("export m.keras folder", "must be a file to write; receiv"),
+    "the model itself": ("export m.keras ./m.keras", "must be another one than those"),
+    "objects for data": (
+        "export m.keras m.tflite --data objects.npy",
+        "must be an .npy or .npz file of numbers; received Python objects",
+    ),
+    "words for data": (
+        "export m.keras m.tflite --data words.npy",
+        "`words.npy` must hold numbers; received <U3",
+    ),
+    "data that are no numbers": (
+        "export m.keras m.tflite --check nan.npz",
+        "`frames` in `nan.npz` must be finite",
+    ),
+    "a folder for data": ("export m.keras m.tflite --data folder", "received a folder"),
+    "no tokens in an answer": (
+        "export m.keras m.tflite --max-length 3",
+        "`max_length` is of a `Seq2Seq`",
     ),
     "no file to inspect": ("inspect none.tflite", "none.tflite"),
     "text to inspect": ("inspect text", "must be a TFLite file"),
@@ -194,6 +218,10 @@ def test_what_is_wrong_is_said_and_nothing_is_written(what, rng, frames, capsys)
     for name in "text", "text.h5":
         Path(name).write_text("This is no such file, and not a short one either.")
     Path("empty").touch()
+    Path("folder").mkdir()
+    np.save("objects.npy", np.array([{}, None]))
+    np.save("words.npy", np.array(["one", "two"]))
+    np.savez("nan.npz", frames=np.full_like(frames, np.nan))
     Path("broken.npz").write_bytes(Path("x.npz").read_bytes()[:-50])
     Path("broken.tflite").write_bytes(b"\x1c\0\0\0TFL3" + bytes(range(100, 200)))
     before = set(Path().iterdir())
@@ -206,16 +234,23 @@ def test_what_is_wrong_is_said_and_nothing_is_written(what, rng, frames, capsys)
     assert set(Path().iterdir()) == before
 
 
-def test_a_shell_gets_json_and_no_word_beside_it(rng):
+def test_a_shell_gets_json_and_no_word_beside_it(rng, tmp_path):
+    """Whatever its settings say of Keras."""
     saved(rk.GRU(4), rng=rng)
+    home = tmp_path / "home"
+    (home / ".keras").mkdir(parents=True)
+    (home / ".keras" / "keras.json").write_text('{"backend": "torch"}')
+    settings = {"PYTHONPATH": str(ROOT), "HOME": str(home), "KERAS_BACKEND": "jax"}
+    for name in "KERAS_HOME", "TF_CPP_MIN_LOG_LEVEL":
+        settings[name] = None
     command = "-m keras_rnnkit export m.keras m.tflite --json"
     out = subprocess.run(
         [sys.executable, *command.split()],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env={k: v for k, v in (os.environ | settings).items() if v is not None},
         capture_output=True,
         text=True,
     )
-    assert out.returncode == 0, out.stderr
+    assert (out.returncode, out.stderr) == (0, "")
     assert json.loads(out.stdout)["size"] == Path("m.tflite").stat().st_size
 
 
@@ -225,3 +260,149 @@ def test_a_shell_gets_the_exit_code(monkeypatch, capsys):
         runpy.run_path(str(ROOT / "keras_rnnkit/__main__.py"), run_name="__main__")
     assert end.value.code == 1
     assert "none.tflite" in capsys.readouterr().err
+
+
+WRONG_ARGUMENTS = {
+    "": "required: command",
+    "expot m.keras m.tflite": "invalid choice: 'expot'",
+    "export m.keras": "required: path",
+    "export m.keras m.tflite --quantize int4": "invalid choice: 'int4'",
+    "export m.keras m.tflite --form round": "invalid choice: 'round'",
+    "export m.keras m.tflite --time-steps none": "a number >= 1, or any; received 'no",
+    "export m.keras m.tflite --forecast any": "must be a number >= 1; received 'any'",
+    "export m.keras m.tflite --max-length 1.5": "must be a number >= 1; received '1.5'",
+    "export m.keras m.tflite --tolerance nan": "must be a number > 0; received 'nan'",
+    "export m.keras m.tflite --import": "--import: expected one argument",
+    "inspect m.tflite --streaming": "unrecognized arguments: --streaming",
+    **{
+        f"export m.keras m.tflite --batch-size {given}": "must be a number >= 1, or any"
+        for given in ("0", "-1", "all", "model", "1e3", "²", str(2**31), "9" * 5000)
+    },
+}
+
+
+@pytest.mark.parametrize("command", WRONG_ARGUMENTS, ids=lambda text: text[:50])
+def test_wrong_arguments_are_one_line_and_exit_code_2(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(command.split())
+    assert end.value.code == 2
+    out, err = capsys.readouterr()
+    assert not out
+    assert WRONG_ARGUMENTS[command] in err
+    assert len(err.splitlines()) == 1
+
+
+def test_the_choices_are_those_of_the_package():
+    assert set(command.QUANTIZE) == set(TOLERANCE) - {None}
+    assert set(command.FORMS) == {"auto", *FORMS}
+
+
+def test_every_option_has_a_help_text(capsys):
+    for arguments in [], ["export"], ["inspect"]:
+        with pytest.raises(SystemExit) as end:
+            main([*arguments, "--help"])
+        assert end.value.code == 0
+        out = capsys.readouterr().out
+        options = [line for line in out.splitlines() if line.startswith("  -")]
+        lines = out.splitlines()
+        for line in options:
+            beside = re.search(r"\S  +\S", line.strip())
+            assert beside or lines[lines.index(line) + 1].startswith(" " * 20), line
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"keras_rnnkit {rk.__version__}\n"
+
+
+def test_help_does_not_wait_for_tensorflow():
+    out = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "keras_rnnkit", "--help"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert out.stdout.startswith("usage: python -m keras_rnnkit")
+    imported = {line.split("|")[-1].strip() for line in out.stderr.splitlines()}
+    assert {"argparse", "keras_rnnkit"} <= imported
+    assert not imported & {"tensorflow", "keras", "numpy", "keras_rnnkit.export"}
+
+
+def test_a_module_registers_a_users_cell(rng, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    Path("mycells.py").write_text(MODULE)
+    code = "import mycells; mycells.model().save('mine.keras')"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert main(["export", "mine.keras", "mine.tflite"]) == 1
+    message = capsys.readouterr().err
+    assert "it has a `Mean` that Keras does not know" in message
+    assert "--import" in message
+    for wrong in "nothing_such", ".", "", "broken", "leaves":
+        Path("broken.py").write_text("1 / 0")
+        Path("leaves.py").write_text("raise SystemExit(0)")
+        assert main(["export", "mine.keras", "mine.tflite", "--import", wrong]) == 1
+        message = capsys.readouterr().err
+        assert f"a module that can be imported; received {wrong!r}: " in message
+    report = "export mine.keras mine.tflite --import mycells --json"
+    assert main(report.split()) == 0
+    out, err = capsys.readouterr()
+    assert (json.loads(out)["path"], err) == ("mine.tflite", "registered\n")
+    x = rng.normal(size=(1, 5, 3)).astype("float32")
+    mean = np.zeros((1, 3), "float32")
+    for t in range(5):
+        mean = (x[:, t] + mean) / 2
+    assert_close(rk.TFLiteModel("mine.tflite")(x)["output_0"], mean)
+
+
+MODULE = """
+import keras
+
+@keras.saving.register_keras_serializable("mine")
+class Mean(keras.layers.Layer):
+    state_size = output_size = 3
+
+    def call(self, x, states):
+        h = (x + states[0]) / 2
+        return h, [h]
+
+def model():
+    return keras.Sequential([keras.Input((5, 3)), keras.layers.RNN(Mean())])
+
+print("registered")  # which must not stand in the report
+"""
+
+
+def test_a_forecast_and_its_tolerance(rng, capsys):
+    saved(rk.GRU(4), keras.layers.Dense(1), rng=rng, shape=(None, 1))
+    x = rng.normal(size=(2, 8, 1)).astype("float32")
+    np.save("x.npy", x)
+    command = "export m.keras m.tflite --forecast 3 --check x.npy --tolerance 1e-4"
+    report = json.loads(run(capsys, f"{command} --json"))
+    assert report["calls"] == 6
+    assert report["max_relative"] <= 1e-4
+    expected = rk.forecast(keras.models.load_model("m.keras"), x, 3)
+    file = rk.TFLiteModel("m.tflite")
+    assert_close(file.predict(x)["output_0"], expected)
+    Path("m.tflite").unlink()
+    assert main([*command.split()[:-1], "1e-30"]) == 1
+    assert "must agree with" in capsys.readouterr().err
+    assert not Path("m.tflite").exists()
+
+
+def test_an_interrupt_leaves_no_traceback(monkeypatch, capsys):
+    def interrupted(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rk, "inspect_tflite", interrupted)
+    assert main(["inspect", "m.tflite"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_error_that_nobody_thought_of_is_a_line_too(monkeypatch, capsys):
+    def broken(path):
+        raise ZeroDivisionError("one\ntwo" + 5000 * "!")
+
+    monkeypatch.setattr(rk, "inspect_tflite", broken)
+    assert main(["inspect", "m.tflite"]) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: ZeroDivisionError: one two!")
+    assert len(message.splitlines()) == 1
+    assert len(message) < 1200

@@ -157,12 +157,3 @@ def test_bad_input_raises_and_writes_nothing(make, arguments, message, tmp_path)
     with pytest.raises(ValueError, match=message):
         rk.export_tflite(make(), tmp_path / "m.tflite", **arguments)
     assert not list(tmp_path.iterdir())
-
-
-def test_running_a_file_checks_its_rows_and_its_path(rng, tmp_path):
-    rk.export_tflite(model_of(rk.GRU(2), rng), tmp_path / "m.tflite", batch_size=2)
-    lite = rk.TFLiteModel(tmp_path / "m.tflite")
-    with pytest.raises(ValueError, match="multiple of the file's batch size, 2.*5"):
-        lite.predict(frames=frames(rng, rows=5))
-    with pytest.raises(FileNotFoundError):
-        rk.TFLiteModel(tmp_path / "none.tflite")

@@ -1,7 +1,7 @@
 """From a Keras model to SavedModel and TFLite, with the proof that they agree."""
 
 from keras_rnnkit.export.content import Content, inspect_tflite
-from keras_rnnkit.export.files import size_of
+from keras_rnnkit.export.files import check_target, size_of
 from keras_rnnkit.export.report import ExportReport
 from keras_rnnkit.export.runtime import StreamingModel, TFLiteModel
 from keras_rnnkit.export.saved_model import export_saved_model
@@ -12,6 +12,7 @@ __all__ = [
     "ExportReport",
     "StreamingModel",
     "TFLiteModel",
+    "check_target",
     "export_saved_model",
     "export_tflite",
     "inspect_tflite",

@@ -1,6 +1,9 @@
 """Running a TFLite file from Python, as a phone would."""
 
+import os
+import threading
 import timeit
+import weakref
 from pathlib import Path
 from statistics import median
 
@@ -15,17 +18,24 @@ from keras_rnnkit.export.saved_model import (
     STEP,
 )
 
+NO_NUMBERS = "OSUMmc"  # kinds of NumPy's types: objects, text, dates, complex numbers
+
 
 class File:
     """A TFLite file in the LiteRT interpreter, with its signatures.
 
     Values of quantized files are taken and returned as float.
+
+    One object serves several threads: an interpreter takes one call at a time, so calls
+    wait for each other. For calls side by side make one object for each thread. It can
+    be pickled, and used after a fork: each process has an interpreter of its own.
     """
 
     def __init__(self, source, names, instead):
         if not isinstance(source, bytes):
             source = Path(source).read_bytes()
         self._content = source
+        self._lock = threading.RLock()
         try:
             self._interpreter = Interpreter(model_content=source)
         except ValueError as error:
@@ -37,12 +47,30 @@ class File:
                 f"the file must have a signature `{names[0]}`; received "
                 f"{sorted(signatures)}{instead if STEP in signatures else ''}"
             )
-        self._interpreter.allocate_tensors()
-        self._runners = {
-            name: self._interpreter.get_signature_runner(name) for name in signatures
+        self._take(self._interpreter)
+        self._details = {
+            name: (runner.get_input_details(), runner.get_output_details())
+            for name, runner in self._runners.items()
         }
         self._signature = signature
-        self._inputs = self._runners[signature].get_input_details()
+        self._inputs = self._details[signature][0]
+        FILES.add(self)
+
+    def _take(self, interpreter):
+        interpreter.allocate_tensors()
+        self._interpreter = interpreter
+        self._runners = {
+            name: interpreter.get_signature_runner(name)
+            for name in interpreter.get_signature_list()
+        }
+
+    def __reduce__(self):
+        return type(self), (self._content,)
+
+    @property
+    def input_names(self) -> list[str]:
+        """The names of the inputs."""
+        return list(self._inputs)
 
     @property
     def output_steps(self) -> dict[str, float]:
@@ -52,42 +80,89 @@ class File:
 
     def run(self, signature, **inputs) -> dict[str, np.ndarray]:
         """Runs a signature; inputs and outputs by name, cast to the file's types."""
-        runner = self._runners[signature]
-        details = runner.get_input_details()
-        if set(inputs) != set(details):
+        taken, returned = self._details[signature]
+        if set(inputs) != set(taken):
             raise ValueError(
-                f"the inputs must be {sorted(details)}; received {sorted(inputs)}"
+                f"the inputs must be {sorted(taken)}; received {sorted(inputs)}"
             )
-        given = {name: quantized(x, details[name]) for name, x in inputs.items()}
+        given = {name: quantized(name, x, taken[name]) for name, x in inputs.items()}
         for name, x in given.items():
-            shape = tuple(int(n) for n in details[name]["shape_signature"])
+            shape = tuple(int(n) for n in taken[name]["shape_signature"])
             fits = len(shape) == x.ndim and all(
                 n in (-1, m) for n, m in zip(shape, x.shape, strict=True)
             )
-            if not fits:
+            if not fits or not x.size:
                 raise ValueError(
-                    f"input `{name}` must have shape {shape}, where -1 is any size; "
-                    f"received {x.shape}"
+                    f"input `{name}` must have shape {shape}, where -1 is any size "
+                    f"from 1; received {x.shape}"
                 )
-        details = runner.get_output_details()
-        return {n: dequantized(y, details[n]) for n, y in runner(**given).items()}
+        with self._lock:
+            if self._interpreter is None:
+                self._take(Interpreter(model_content=self._content))
+            outputs = self._runners[signature](**given)
+        return {name: dequantized(y, returned[name]) for name, y in outputs.items()}
+
+    def named(self, x, inputs: dict) -> dict:
+        """The inputs by name.
+
+        Args:
+            x: the only input; or a list in the order of `input_names`, or a dict by
+                name; or None for `inputs`.
+            inputs: dict, what was given by name.
+        """
+        names = self.input_names
+        if x is None or (isinstance(x, dict) and not inputs):
+            return inputs if x is None else x
+        listed = x if isinstance(x, (list, tuple)) else None
+        if len(names) == 1 and not (listed and len(listed) == 1 and self._is_list(x)):
+            listed = [x]
+        if inputs or listed is None or len(listed) != len(names):
+            received = "one" if listed is None else str(len(listed))
+            raise ValueError(
+                f"inputs must be given by name, {names}, or in a list in this order; "
+                f"received {received} without a name and {sorted(inputs)}"
+            )
+        return dict(zip(names, listed, strict=True))
+
+    def _is_list(self, x):
+        """Whether a list of one holds the only input, rather than one row of it."""
+        (details,) = (self._inputs[name] for name in self.input_names)
+        return np.ndim(x[0]) == len(details["shape_signature"])
 
     def seconds(self, signature, calls: int, **inputs) -> float:
         """The median time of a call of the file's first signature, without Python's
         part in it."""
         interpreter = Interpreter(model_content=self._content)
-        details = self._runners[signature].get_input_details()
+        details = self._details[signature][0]
         for name, x in inputs.items():
             interpreter.resize_tensor_input(details[name]["index"], x.shape)
         interpreter.allocate_tensors()
         for name, x in inputs.items():
-            interpreter.set_tensor(details[name]["index"], quantized(x, details[name]))
+            given = quantized(name, x, details[name])
+            interpreter.set_tensor(details[name]["index"], given)
         interpreter.invoke()
         return median(timeit.repeat(interpreter.invoke, number=1, repeat=calls))
 
 
+FILES = weakref.WeakSet()
+
+
+def after_fork():
+    """Another thread may have been in the midst of a call, and is not there now."""
+    for file in list(FILES):
+        file._lock = threading.RLock()
+        file._interpreter = file._runners = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=after_fork)
+
+
 class TFLiteModel(File):
     """A TFLite file in the LiteRT interpreter, called with NumPy arrays.
+
+    One object serves several threads, whose calls wait for each other, and several
+    processes: it can be pickled, and used after a fork.
 
     Args:
         source: the file's path, or its content as bytes.
@@ -104,32 +179,56 @@ class TFLiteModel(File):
     def __init__(self, source):
         names = SIGNATURE, FORECAST, GENERATE
         super().__init__(source, names, ": `rk.StreamingModel` runs it")
-        self.input_names = list(self._inputs)
         rows = [int(d["shape_signature"][0]) for d in self._inputs.values()]
         self.batch_size = None if rows[0] == -1 else rows[0]
 
-    def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """Runs one batch; inputs and outputs by name."""
-        return self.run(self._signature, **inputs)
+    def __call__(self, x=None, /, **inputs) -> dict[str, np.ndarray]:
+        """Runs one batch.
 
-    def predict(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """Runs any number of rows, `batch_size` at a time."""
-        rows = len(next(iter(inputs.values())))
-        step = self.batch_size or max(rows, 1)
-        if rows % step:
+        Args:
+            x: the only input, or a list of the inputs in the order of `input_names`; or
+            inputs: these by name.
+
+        Returns:
+            The outputs by name.
+
+        Raises:
+            ValueError: wrong names, shapes or values, with those of the file.
+        """
+        return self.run(self._signature, **self.named(x, inputs))
+
+    def predict(self, x=None, /, **inputs) -> dict[str, np.ndarray]:
+        """Runs any number of rows, `batch_size` at a time; arguments as of a call.
+
+        The last batch is filled up with copies of its last row, whose outputs are left
+        out.
+        """
+        arrays = {n: as_numbers(n, x) for n, x in self.named(x, inputs).items()}
+        counts = {name: len(x) if x.ndim else None for name, x in arrays.items()}
+        if len(set(counts.values())) != 1 or None in counts.values():
             raise ValueError(
-                f"the number of rows must be a multiple of the file's batch size, "
-                f"{step}; received {rows}"
+                f"the inputs, {self.input_names}, must have the same number of rows; "
+                f"received {counts}"
             )
+        (rows,) = set(counts.values())
+        step = self.batch_size or max(rows, 1)
+        missing = -rows % step if rows else step
+        if missing:
+            arrays = {name: filled(x, missing) for name, x in arrays.items()}
         calls = [
-            self(**{name: x[i : i + step] for name, x in inputs.items()})
-            for i in range(0, rows, step)
+            self(**{name: x[i : i + step] for name, x in arrays.items()})
+            for i in range(0, rows + missing, step)
         ]
-        return {name: np.concatenate([c[name] for c in calls]) for name in calls[0]}
+        outputs = {n: np.concatenate([c[n] for c in calls]) for n in calls[0]}
+        return {name: y[: len(y) - missing] for name, y in outputs.items()}
 
 
 class StreamingModel(File):
     """A TFLite file written with `streaming=True`, run some steps at a time.
+
+    One object is one stream. Threads may share it: each step is taken whole, in the
+    order of the calls. Pickled, or in another process after a fork, it is a stream of
+    its own that goes on from the same states.
 
     Args:
         source: the file's path, or its content as bytes.
@@ -151,53 +250,87 @@ class StreamingModel(File):
         """The inputs of a step, without the states."""
         return [name for name in self._inputs if name not in self.states]
 
+    def __reduce__(self):
+        with self._lock:
+            return *super().__reduce__(), {"states": self.states}
+
     def reset(self):
         """Begins a new sequence."""
-        if RESET in self._runners:
-            self.states = self.run(RESET)
-            return
-        outputs = self._runners[STEP].get_output_details()
-        self.states = {  # of a file quantized to integers
-            name: np.zeros(details["shape"], "float32")
-            for name, details in self._inputs.items()
-            if name in outputs
-        }
+        with self._lock:
+            if RESET in self._details:
+                self.states = self.run(RESET)
+                return
+            outputs = self._details[STEP][1]
+            self.states = {  # of a file quantized to integers
+                name: np.zeros(details["shape"], "float32")
+                for name, details in self._inputs.items()
+                if name in outputs
+            }
 
-    def step(self, x=None, **inputs) -> np.ndarray | dict[str, np.ndarray]:
+    def step(self, x=None, /, **inputs) -> np.ndarray | dict[str, np.ndarray]:
         """Takes the next steps.
 
         Args:
-            x: `(batch, steps, ...)`, the only input; or
+            x: `(batch, steps, ...)`, the only input, or a list of the inputs in the
+                order of `input_names`; or
             inputs: these by name.
 
         Returns:
             The output for these steps; a dict of them by name if there are several.
         """
-        if x is not None:
-            if len(self.input_names) != 1 or inputs:
-                raise ValueError(
-                    f"inputs must be given by name, {self.input_names}; received one "
-                    f"without a name and {sorted(inputs)}"
-                )
-            inputs = {self.input_names[0]: x}
-        outputs = self.run_step(**inputs)
+        outputs = self.run_step(**self.named(x, inputs))
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
     def run_step(self, **inputs) -> dict[str, np.ndarray]:
         """Takes the next steps; the outputs always by name."""
-        outputs = self.run(STEP, **inputs, **self.states)
-        self.states = {name: outputs.pop(name) for name in self.states}
+        if set(inputs) != set(self.input_names):
+            raise ValueError(
+                f"the inputs must be {self.input_names}; received {sorted(inputs)}"
+            )
+        with self._lock:
+            outputs = self.run(STEP, **inputs, **self.states)
+            self.states = {name: outputs.pop(name) for name in self.states}
         return outputs
 
 
-def quantized(x, details):
+def as_numbers(name, x) -> np.ndarray:
+    """An array; raises `ValueError` for what is none, or holds no numbers."""
+    try:
+        x = np.asarray(x)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"input `{name}` must be an array; {error}") from error
+    if x.dtype.kind in NO_NUMBERS:
+        raise ValueError(f"input `{name}` must hold numbers; received {x.dtype}")
+    return x
+
+
+def filled(x, missing):
+    """An array with so many more rows, copies of the last one, or zeros."""
+    if not len(x):
+        return np.zeros((missing, *x.shape[1:]), x.dtype)
+    return np.concatenate([x, np.repeat(x[-1:], missing, axis=0)])
+
+
+def quantized(name, x, details):
     """An array in the type of a file's input."""
-    dtype, (scale, zero) = details["dtype"], details["quantization"]
-    if not scale:
-        return np.asarray(x, dtype)
+    x, dtype = as_numbers(name, x), np.dtype(details["dtype"])
+    if dtype.kind not in "iu":
+        return x.astype(dtype)
+    scale, zero = details["quantization"]
     limits = np.iinfo(dtype)
-    steps = np.rint(np.asarray(x) / scale) + zero
-    return np.clip(steps, limits.min, limits.max).astype(dtype)
+    if not np.isfinite(x).all():
+        raise ValueError(
+            f"input `{name}` becomes {dtype} and must be finite; received values that "
+            "are not"
+        )
+    if scale:
+        x = np.clip(np.rint(x / scale) + zero, limits.min, limits.max)
+    elif x.size and not (limits.min <= x.min() and x.max() <= limits.max):
+        raise ValueError(
+            f"input `{name}` must be in the range of {dtype}; received {x.min()} to "
+            f"{x.max()}"
+        )
+    return x.astype(dtype)
 
 
 def dequantized(y, details):

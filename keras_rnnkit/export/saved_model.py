@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_rnnkit.arguments import check_positive_integer
 from keras_rnnkit.convert import all_layers, call_any_steps, check_model
 from keras_rnnkit.export.checks import check_answers
-from keras_rnnkit.export.files import whole
+from keras_rnnkit.export.files import check_target, whole
 from keras_rnnkit.export.proof import FORECAST, prove_saved_model
 from keras_rnnkit.export.samples import (
     calls_of,
@@ -69,6 +69,7 @@ def export_saved_model(
         ValueError: the model has not been built, or cannot take that many steps; a
             wrong argument; a difference.
     """
+    check_target(path, folder=True)
     if check_answers(model, max_length, forecast=forecast):
         spec = source_spec(batch_size, time_steps)
         beam = {"beam_width": beam_width, "length_penalty": length_penalty}
@@ -124,7 +125,7 @@ def write_whole(path, model, endpoints, drawn, check) -> Path:
     if check is not True and check is not False:
         name, (_, specs) = next(iter(endpoints.items()))
         drawn = drawn | {name: calls_of(samples("check", check, specs), specs)}
-    with whole(path) as folder:
+    with whole(path, folder=True) as folder:
         write(folder, endpoints, Export("arrays"))
         if check is not False:
             prove_saved_model(folder, model, endpoints, drawn)

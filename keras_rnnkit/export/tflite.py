@@ -25,7 +25,7 @@ from keras_rnnkit.export.checks import (
 )
 from keras_rnnkit.export.content import inspect_tflite
 from keras_rnnkit.export.converter import CONVERTER
-from keras_rnnkit.export.files import whole
+from keras_rnnkit.export.files import check_target, whole
 from keras_rnnkit.export.finish import finished
 from keras_rnnkit.export.proof import prove
 from keras_rnnkit.export.report import ExportReport
@@ -108,6 +108,7 @@ def export_tflite(
         RuntimeError: TFLite's converter broke down.
     """
     check_arguments(quantize, batch_size, time_steps, representative_data, check)
+    check_target(path)
     if streaming and forecast is not None:
         raise ValueError(
             "a file must either stream or forecast; received `streaming=True` and "

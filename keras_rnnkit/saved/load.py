@@ -1,0 +1,169 @@
+"""A model from a file, or one sentence on what the file is instead."""
+
+import json
+import re
+import shutil
+import tempfile
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import h5py
+import keras
+
+from keras_rnnkit.saved.keras2 import converted
+from keras_rnnkit.saved.weights import load_hdf5, load_variables
+
+HDF5 = b"\x89HDF\r\n\x1a\n"
+TFLITE = b"TFL3"
+CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+LETTERS = 300  # of what Keras says
+
+
+def load_model(path, custom_objects=None, unsafe: bool = False) -> keras.Model:
+    """Returns the model in a file that Keras 3 or Keras 2 has saved, not compiled.
+
+    Files of Keras 2, `.h5` and `.keras`, become models of Keras 3 that give the same
+    outputs: Keras 2's `hard_sigmoid`, the gates of a `GRU` from before `reset_after`
+    and the weights of `CuDNNLSTM` and `CuDNNGRU` are kept.
+
+    Args:
+        path: the file. What is in it counts, not its suffix.
+        custom_objects: dict of classes and functions by the names that the file has for
+            them, beside those that are registered.
+        unsafe: run the code that stands in `Lambda` layers of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no model, with what it is instead; or a model that cannot
+            be loaded, with the layer and the reason.
+    """
+    path = Path(path)
+    custom_objects = dict(custom_objects or {})
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file `{path}`")
+    load = _load_zip if _kind(path) == "zip" else _load_hdf5
+    try:
+        return load(path, custom_objects, unsafe)
+    except (ValueError, TypeError, OSError, KeyError, AttributeError) as error:
+        raise ValueError(f"Keras cannot load `{path}`: {_reason(error)}") from error
+
+
+def _kind(path):
+    """ "zip" or "hdf5"; raises `ValueError` for what is no file of a model."""
+    wanted = f"`{path}` must be a model saved by Keras, a .keras or .h5 file"
+    if (path / "saved_model.pb").exists():
+        raise ValueError(
+            f"{wanted}; received a SavedModel, which has no layers: save the model as "
+            ".keras where it was built (one of Keras 2: load it with the package "
+            "tf_keras and save it as .h5)"
+        )
+    if path.is_dir():
+        raise ValueError(f"{wanted}; received a folder")
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head == HDF5:
+        return "hdf5"
+    if zipfile.is_zipfile(path):
+        return "zip"
+    if not head:
+        raise ValueError(f"{wanted}; received an empty file")
+    if head[4:] == TFLITE:
+        raise ValueError(
+            f"{wanted}; received a TFLite file, which has no layers: take the file "
+            "that it was exported from"
+        )
+    if path.suffix in (".h5", ".hdf5", ".keras"):
+        raise ValueError(
+            f"Keras cannot load `{path}`: it is broken, or no file of Keras; it begins "
+            f"with {head!r}"
+        )
+    raise ValueError(f"{wanted}; received one that begins with {head!r}")
+
+
+def _load_zip(path, custom_objects, unsafe):
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if CONFIG not in names:
+            raise ValueError(f"the archive has no `{CONFIG}`; it holds {names[:5]}")
+        version = json.loads(archive.read(METADATA))["keras_version"]
+        if not _is_keras2(version):
+            with _named(path, ".keras") as named:
+                return _load_keras3(named, custom_objects, unsafe)
+        config = json.loads(archive.read(CONFIG))
+        model = _build(config, custom_objects, unsafe)
+        with archive.open(WEIGHTS) as file, h5py.File(file, "r") as group:
+            load_variables(model, config, group)
+        return model
+
+
+def _load_hdf5(path, custom_objects, unsafe):
+    with h5py.File(path, "r") as file:
+        if "model_config" not in file.attrs:
+            raise ValueError(
+                "it holds weights without a model: build the model, call "
+                "`model.load_weights` with this file, and save it as .keras"
+            )
+        config = json.loads(file.attrs["model_config"])
+        version = file.attrs.get("keras_version", "2")
+        version = version.decode() if isinstance(version, bytes) else version
+        if _is_keras2(version):
+            model = _build(config, custom_objects, unsafe)
+            load_hdf5(model, config, file["model_weights"])
+            return model
+    with _named(path, ".h5", ".hdf5") as named:
+        return _load_keras3(named, custom_objects, unsafe)
+
+
+def _is_keras2(version):
+    """Whether a file is of Keras 2; raises for Keras 1."""
+    if version.startswith("1"):
+        raise ValueError(
+            f"it is a file of Keras {version}: load it with Keras 2.2, save it there, "
+            "and take that file"
+        )
+    return version.startswith("2")
+
+
+def _build(config, custom_objects, unsafe):
+    """The model of a configuration of Keras 2."""
+    return keras.saving.deserialize_keras_object(
+        converted(config, custom_objects), custom_objects, safe_mode=not unsafe
+    )
+
+
+def _load_keras3(path, custom_objects, unsafe):
+    return keras.models.load_model(
+        path, custom_objects=custom_objects, compile=False, safe_mode=not unsafe
+    )
+
+
+@contextmanager
+def _named(path, *suffixes):
+    """The file under a name that tells Keras what it is."""
+    if path.suffix in suffixes:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / f"model{suffixes[0]}"
+        shutil.copyfile(path, copy)
+        yield copy
+
+
+def _reason(error) -> str:
+    """What an error of Keras says, in a sentence with a remedy."""
+    text = str(error)
+    if "safe_mode" in text:  # Keras's own word for it
+        return (
+            "it has a Lambda layer, whose code would be run: pass --unsafe "
+            "(`unsafe=True` in Python) if you trust the file"
+        )
+    unknown = re.search(
+        r"(?:Could not locate (?:class|function)|Unknown \w+:) '(\w+)'", text
+    )
+    if unknown:
+        return (
+            f"it has a `{unknown[1]}` that Keras does not know: import the module that "
+            "registers it (--import MODULE), or give it in `custom_objects`"
+        )
+    return " ".join(text.split())[:LETTERS]

@@ -1,0 +1,177 @@
+"""The weights in files of Keras 2, given to the layers that they belong to.
+
+Keras 3 goes by the order of the layers, which need not be the one of the file; here the
+configuration in the file says which layer is which.
+"""
+
+import re
+from collections import Counter
+
+import keras
+import numpy as np
+
+from keras_rnnkit.convert import all_layers
+from keras_rnnkit.saved.graph import MODELS, layers_of
+
+
+def load_hdf5(model, config, group):
+    """Gives a model the weights of an .h5 file.
+
+    Args:
+        model: the Keras 3 model.
+        config: its configuration as Keras 2 wrote it.
+        group: `h5py.Group`, `model_weights`.
+    """
+    layers = _layers_of(model, config)
+    count = 0
+    for name in _attribute(group, "layer_names"):
+        inner = group[name]
+        arrays = [np.asarray(inner[w]) for w in _attribute(inner, "weight_names")]
+        if arrays:
+            trained, others = _split(*layers[name])
+            _assign(name, trained + others, _without_cudnn(arrays, layers[name][1]))
+            count += len(arrays)
+    _check_count(model, count)
+    for layer in all_layers(model):
+        if hasattr(layer, "finalize_state"):  # a `Normalization` computes from them
+            layer.finalize_state()
+
+
+def load_variables(model, config, group):
+    """Gives a model the weights of a .keras file.
+
+    Args:
+        model, config: as for `load_hdf5`.
+        group: `h5py.Group`, the root of `model.weights.h5`.
+    """
+    _check_count(model, _restore(model, config, group))
+
+
+def _check_count(model, count):
+    if count != len(model.weights):
+        raise ValueError(
+            f"the file must have {len(model.weights)} weights for `{model.name}`; "
+            f"received {count}"
+        )
+
+
+def _layers_of(model, config) -> dict:
+    """The layers of a model by name, with their configurations, as they are there."""
+    return {
+        name: (model.get_layer(name), inner)
+        for name, inner in layers_of(config).items()
+        if inner["class_name"] != "InputLayer"  # a `Sequential` would not find it
+    }
+
+
+def _attribute(group, name) -> list[str]:
+    """A list of names; a long one is written in several attributes."""
+    if name in group.attrs:
+        parts = [group.attrs[name]]
+    else:
+        numbers = range(len(group.attrs))
+        parts = [
+            group.attrs[f"{name}{n}"] for n in numbers if f"{name}{n}" in group.attrs
+        ]
+    names = [each for part in parts for each in part]
+    return [each.decode() if isinstance(each, bytes) else str(each) for each in names]
+
+
+def _split(layer, config):
+    """The trainable weights and the others, in the order of Keras 2."""
+    if not isinstance(layer, keras.Model) or config["class_name"] not in MODELS:
+        return layer.trainable_weights, layer.non_trainable_weights
+    parts = [_split(*pair) for pair in _layers_of(layer, config).values()]
+    if not layer.trainable:
+        return [], [w for part in parts for weights in part for w in weights]
+    return tuple([w for part in parts for w in part[i]] for i in (0, 1))
+
+
+def _assign(name, weights, arrays):
+    shapes = [tuple(w.shape) for w in weights], [x.shape for x in arrays]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"the weights of layer `{name}` must have shapes {shapes[0]}; received "
+            f"{shapes[1]}"
+        )
+    for weight, array in zip(weights, arrays, strict=True):
+        weight.assign(array)
+
+
+def _one_by_one(kernel, recurrent, bias, gates):
+    """The weights of one layer of cuDNN as those of an `LSTM` or `GRU`."""
+    kernels = np.split(kernel, gates, axis=1)
+    recurrents = np.split(recurrent, gates, axis=1)
+    biases = bias.reshape(2, -1)
+    return (
+        np.hstack([k.T.reshape(k.shape, order="F") for k in kernels]),
+        np.hstack([k.T for k in recurrents]),
+        biases.sum(axis=0) if gates == 4 else biases,
+    )
+
+
+def _without_cudnn(arrays, config):
+    """The arrays, with those of a layer of cuDNN in the layout of the others.
+
+    There a kernel is transposed gate by gate, and there are two biases for each gate,
+    all in one vector: its length shows which arrays they are.
+    """
+    if not re.search("CuDNN", repr(config)):
+        return arrays
+    arrays = list(arrays)
+    for number in range(2, len(arrays)):
+        given = arrays[number - 2 : number + 1]
+        recurrent, bias = given[1:]
+        units = len(recurrent)
+        for gates in (3, 4):
+            if recurrent.shape[1:] != (gates * units,) or bias.ndim != 1:
+                continue
+            if len(bias) == 2 * gates * units:
+                arrays[number - 2 : number + 1] = _one_by_one(*given, gates)
+    return arrays
+
+
+def _restore(layer, config, group) -> int:
+    """Loads what stands under a layer in a .keras file; returns how many weights."""
+    variables = group.get("vars", {})
+    if variables:
+        try:
+            layer.load_own_variables(variables)
+        except ValueError as error:
+            raise ValueError(
+                f"the weights of layer `{layer.name}` do not fit: {error}"
+            ) from error
+    count = len(variables)
+    for key in group:
+        for child, inner, place in _children(layer, config, key):
+            if place in group[key]:
+                count += _restore(child, inner, group[key][place])
+    return count
+
+
+def _children(layer, config, key):
+    """The layers in an attribute, their configurations and places in the file."""
+    if key == "_layer_checkpoint_dependencies":
+        key = "layers"
+    if isinstance(layer, keras.Model) and key == "layers":
+        pairs = list(_layers_of(layer, config).values())
+    else:
+        children = getattr(layer, key, None)
+        configs = ((config or {}).get("config") or {}).get(key)
+        if isinstance(children, keras.layers.Layer):
+            return [(children, configs, ".")]
+        if not isinstance(children, (list, tuple)):
+            return []
+        pairs = zip(children, configs or [None] * len(children), strict=True)
+    counted, found = Counter(), []
+    for child, inner in pairs:
+        name = _snake_case((inner or {}).get("class_name") or type(child).__name__)
+        place = f"{name}_{counted[name]}" if counted[name] else name
+        counted[name] += 1
+        found.append((child, inner, place))
+    return found
+
+
+def _snake_case(name):
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name.split(">")[-1])
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
