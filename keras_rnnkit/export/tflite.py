@@ -29,7 +29,8 @@ from keras_rnnkit.export.proof import prove
 from keras_rnnkit.export.report import ExportReport
 from keras_rnnkit.export.samples import calls_of, samples
 from keras_rnnkit.export.saved_model import write
-from keras_rnnkit.export.served import Answers, Forecast, Streamed, Whole
+from keras_rnnkit.export.served import Answers, Forecast, Whole
+from keras_rnnkit.export.streamed import Streamed
 from keras_rnnkit.recurrence import STATES, Export
 
 WORDS = 1000  # letters of what the converter says
