@@ -129,7 +129,8 @@ class StreamingModel(File):
         source: the file's path, or its content as bytes.
 
     Attributes:
-        states: dict of arrays by name, what the steps so far have left.
+        states: dict of arrays by name, what the steps so far have left; None until
+            `reset` gets the inputs that it takes, if it takes any.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -138,23 +139,37 @@ class StreamingModel(File):
 
     def __init__(self, source):
         super().__init__(source, (STEP,), "")
-        self.reset()
+        signature = RESET if RESET in self._runners else STEP
+        outputs = self._runners[signature].get_output_details()
+        self._state_names = [name for name in self._inputs if name in outputs]
+        self.states = None
+        if not self.reset_names:
+            self.reset()
 
     @property
     def input_names(self) -> list[str]:
         """The inputs of a step, without the states."""
-        return [name for name in self._inputs if name not in self.states]
+        return [name for name in self._inputs if name not in self._state_names]
 
-    def reset(self):
-        """Begins a new sequence."""
+    @property
+    def reset_names(self) -> list[str]:
+        """The inputs that the first states are computed from."""
+        if RESET not in self._runners:
+            return []
+        return list(self._runners[RESET].get_input_details())
+
+    def reset(self, **inputs):
+        """Begins a new sequence.
+
+        Args:
+            inputs: what the first states are computed from, if the model does that.
+        """
         if RESET in self._runners:
-            self.states = self.run(RESET)
+            self.states = self.run(RESET, **inputs)
             return
-        outputs = self._runners[STEP].get_output_details()
         self.states = {  # of a file quantized to integers
-            name: np.zeros(details["shape"], "float32")
-            for name, details in self._inputs.items()
-            if name in outputs
+            name: np.zeros(self._inputs[name]["shape"], "float32")
+            for name in self._state_names
         }
 
     def step(self, x=None, **inputs) -> np.ndarray | dict[str, np.ndarray]:
@@ -179,6 +194,10 @@ class StreamingModel(File):
 
     def run_step(self, **inputs) -> dict[str, np.ndarray]:
         """Takes the next steps; the outputs always by name."""
+        if self.states is None:
+            raise ValueError(
+                f"`reset` must be given {self.reset_names} before the first step"
+            )
         outputs = self.run(STEP, **inputs, **self.states)
         self.states = {name: outputs.pop(name) for name in self.states}
         return outputs

@@ -17,6 +17,7 @@ from keras_rnnkit.export.saved_model import (
     serve,
     source_spec,
 )
+from keras_rnnkit.export.steps import of_one_input
 from keras_rnnkit.recurrence import Export
 
 
@@ -112,7 +113,8 @@ class Forecast(Whole):
             )
         self.model = model
         self._arguments = model, steps, batch_size
-        self._warmup = None if time_steps == "model" else time_steps
+        steps = of_one_input(time_steps, "warmup")
+        self._warmup = None if steps == "model" else steps
         endpoint = forecast_endpoint(*self._arguments, self._warmup)
         ((run, self.specs),) = endpoint.values()
 

@@ -44,7 +44,7 @@ class SequenceLayer(keras.layers.Layer):
         initial_state, mask, lengths = check_call(
             self, sequences, initial_state, mask, lengths
         )
-        check_stream(self, initial_state, lengths)
+        check_stream(self, lengths)
         mask = as_mask(mask, lengths, sequences)
         outputs = self.run(sequences, initial_state, mask, training, **of_subclass)
         if lengths is not None:
