@@ -45,7 +45,11 @@ def run_graph(model, inputs, call):
     def function_of(layer):
         def run(*args, **kwargs):
             is_model = isinstance(layer, keras.Model)
-            if is_model and len(args) == 1 and not {*kwargs} - {"training"}:
+            if is_model and len(args) == 1 and not {*kwargs} - {"training", "mask"}:
+                masks = tree.flatten(kwargs.get("mask"))
+                for x, mask in zip(tree.flatten(args[0]), masks, strict=False):
+                    if mask is not None:
+                        x._keras_mask = mask  # as Keras itself hands a mask on
                 return run_graph(layer, args[0], call)
             return call(layer, *args, **kwargs)
 

@@ -93,6 +93,13 @@ class Plan:
                 if not is_close(y, whole[number][place]):
                     raise cannot(call.layer, obstacle(call.layer))
 
+    def refuse(self):
+        """Raises `ValueError`, as no layer has given a state."""
+        for call, along in zip(self.calls, self._along, strict=True):
+            if along and call.is_recurrent:
+                raise cannot(call.layer, "it keeps its states to itself")
+        raise ValueError(f"`{self.model.name}` has no recurrent layer to stream")
+
     def source_of(self, state) -> tuple[str, str]:
         """The names of a layer and of what computes its first state.
 
@@ -148,12 +155,15 @@ def cannot(layer, why):
     return ValueError(f"`{layer.name}` cannot stream: {why}{HINT}")
 
 
-def sources_of(function, specs) -> dict[str, set]:
+def sources_of(function, specs) -> tuple[dict[str, set], list]:
     """The inputs that each output of a function is computed from, by their names.
 
     Args:
         function: takes and returns tensors by name.
         specs: list of `tf.TensorSpec`.
+
+    Returns:
+        dict of the names of inputs, and list of `tf.TensorSpec` of the outputs.
     """
     given, returned = {}, {}
 
@@ -175,4 +185,7 @@ def sources_of(function, specs) -> dict[str, set]:
                 left += [x.op.name for x in op.inputs]
         return {name for op, name in given.items() if op in done}
 
-    return {name: names(y) for name, y in returned.items()}
+    return (
+        {name: names(y) for name, y in returned.items()},
+        [tf.TensorSpec(y.shape, y.dtype, name) for name, y in returned.items()],
+    )

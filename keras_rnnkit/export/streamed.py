@@ -79,21 +79,15 @@ class Streamed(Whole):
 
         Those that the first states alone need go into `reset` and not into `step`.
         """
-        sources = sources_of(self._first, self.of_a_call)
+        sources, self.states = sources_of(self._first, self.of_a_call)
         if not sources:
-            raise ValueError(f"`{self.model.name}` has no recurrent layer to stream")
+            self.plan.refuse()
         self._check_first_states()
         of_first = set().union(*sources.values()) - {*self.axes}
         self.of_reset = [s for s in self.of_a_call if s.name in of_first]
-        specs = {spec.name: spec for spec in self.of_a_call}
-        first = tf.function(self._first).get_concrete_function(**specs)
-        self.states = [
-            tf.TensorSpec(state.shape, state.dtype, name)
-            for name, state in first.structured_outputs.items()
-        ]
         step = partial(self._step, Export("arrays"))
-        sources = sources_of(step, [*self.of_a_call, *self.states]).values()
-        of_first -= set().union(*sources)
+        sources, _ = sources_of(step, [*self.of_a_call, *self.states])
+        of_first -= set().union(*sources.values())
         self.of_step = [s for s in self.of_a_call if s.name not in of_first]
         if self.calibrated and (
             self.of_reset or any(np.any(state) for state in self._reset().values())
@@ -129,22 +123,25 @@ class Streamed(Whole):
         ]
         inputs = random_calls(specs)[0]
 
-        def run(given=None, **inputs):
+        def run(given, inputs):
             export, seen = Export("arrays"), []
-            with export.tracing(), export.streaming(self.taken, given) as stream:
+            with export.streaming(self.taken, given) as stream:
                 self._call(inputs, export, whole=given is None, seen=seen)
             return seen, stream.last
 
-        def seen_by(function, **inputs):
-            seen, states = function(**inputs)
-            return tf.nest.map_structure(lambda y: y.numpy(), seen), states
+        def arrays(seen):
+            return tf.nest.map_structure(lambda y: y.numpy(), seen)
 
-        run, parts = tf.function(run), []
-        states = self._reset(**self._of(self.of_reset, inputs))
+        run = tf.function(run, autograph=False)
+        whole, _ = run(None, inputs)
+        run = run.get_concrete_function(
+            *({s.name: s for s in specs} for specs in (self.states, self.of_a_call))
+        )
+        states, parts = self._reset(**self._of(self.of_reset, inputs)), []
         for chunk in self._chunks(inputs):
-            part, states = seen_by(run, given=states, **chunk)
-            parts.append(part)
-        self.plan.check(seen_by(run, **inputs)[0], parts)
+            seen, states = run(states, chunk)
+            parts.append(arrays(seen))
+        self.plan.check(arrays(whole), parts)
 
     @staticmethod
     def _of(specs, inputs):
@@ -158,12 +155,13 @@ class Streamed(Whole):
             else tf.zeros([n or self._size for n in spec.shape], spec.dtype)
             for spec in self.of_a_call
         ]
-        return by_name(self.plan.run(flat, export, **options))
+        with export.tracing():
+            return by_name(self.plan.run(flat, export, **options))
 
     def _first(self, **inputs):
         """The states that layers begin with."""
         export = Export("arrays")
-        with export.tracing(), export.streaming(self.taken) as stream:
+        with export.streaming(self.taken) as stream:
             self._call(inputs, export)
         if export.refusals:
             raise ValueError("; ".join(dict.fromkeys(export.refusals)))
@@ -180,7 +178,7 @@ class Streamed(Whole):
 
     def _step(self, export, **given):
         export.begin()
-        inputs = {n: given.pop(n) for n in self.names if n in given}
+        inputs = {name: given.pop(name) for name in self.names if name in given}
         with export.streaming(self.taken, given) as stream:
             return self._call(inputs, export) | stream.last
 
@@ -227,13 +225,12 @@ class Streamed(Whole):
         arrays = Export("arrays")
         step = tf.function(partial(self._step, arrays))
         first, taken = self._reset(), []
-        with arrays.tracing():
-            for inputs in calls:
-                states = first
-                for chunk in self._chunks(inputs):
-                    taken.append(chunk | states)
-                    outputs = step(**taken[-1])
-                    states = {name: outputs[name] for name in states}
+        for inputs in calls:
+            states = first
+            for chunk in self._chunks(inputs):
+                taken.append(chunk | states)
+                outputs = step(**taken[-1])
+                states = {name: outputs[name] for name in states}
         return taken
 
     def _whole_calls(self, inputs):
