@@ -99,10 +99,8 @@ class Call:
     def is_recurrent(self) -> bool:
         """Whether the layer is recurrent, or has one that is; what `TimeDistributed`
         wraps has calls of its own."""
-        if isinstance(self.layer, keras.layers.TimeDistributed):
-            return False
-        is_layer = isinstance(self.layer, keras.layers.Layer)
-        return is_layer and any(map(is_recurrent, all_layers(self.layer)))
+        wraps = isinstance(self.layer, keras.layers.TimeDistributed)
+        return not wraps and any(map(is_recurrent, layers_of(self.layer)))
 
 
 class StoppedError(Exception):
@@ -115,6 +113,11 @@ class StoppedError(Exception):
     def __init__(self, calls, error):
         super().__init__(str(error))
         self.calls = calls
+
+
+def layers_of(layer) -> list:
+    """A layer and all within it; none of an operation of `keras.ops`."""
+    return all_layers(layer) if isinstance(layer, keras.layers.Layer) else []
 
 
 def is_recurrent(layer) -> bool:

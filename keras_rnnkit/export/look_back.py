@@ -60,6 +60,11 @@ def looks_back(layer) -> bool:
     )
 
 
+def pads(layer) -> bool:
+    """Whether it puts zeros before and after a sequence."""
+    return type(layer) is keras.layers.ZeroPadding1D
+
+
 def ways(calls, outputs) -> dict:
     """How the calls of a model stream that keep a state, by their numbers.
 
@@ -81,7 +86,7 @@ def ways(calls, outputs) -> dict:
     for number, call in enumerate(calls):
         if looks_back(call.layer):
             look_back(number)
-        if type(call.layer) is keras.layers.ZeroPadding1D:
+        if pads(call.layer):
             (padded,) = call.outputs
             users = [n for n, c in enumerate(calls) if _has(c.inputs, padded)]
             fits = all(_is_padded(calls[n].layer, call.layer) for n in users)
@@ -111,13 +116,18 @@ def _keeps_steps(layer):
     return layer.strides[0] == 1 and layer.data_format == "channels_last"
 
 
-def obstacle(layer) -> str:
+def obstacle(layer, otherwise) -> str:
     """Why a layer cannot stream that keeps no state."""
     padding = getattr(layer, "padding", None)
     if padding == "same":
         return "`padding='same'` looks ahead: take 'causal'"
     if max(getattr(layer, "strides", None) or [1]) > 1:
         return f"it returns fewer steps than it takes, with `strides={layer.strides}`"
+    if pads(layer):
+        return (
+            "its zeros must be before the first step, as many as the convolutions that "
+            f"take them look back; received `padding={padding}`"
+        )
     if type(layer) in LOOK_BACK and padding == "valid":
         return "`padding='valid'` returns fewer steps than it takes: take 'causal'"
-    return "what it returns depends on other steps than those of the call"
+    return otherwise

@@ -43,8 +43,7 @@ def export_saved_model(
             `generate`, greedy, and `generate_beam` take `source`.
         path: the folder to write; an earlier one is replaced once the new one is whole.
         batch_size: int, or None for any; a stateful model has its own.
-        time_steps: "model" for what the model's inputs say, int, or None for any: the
-            second axis of those inputs that are sequences.
+        time_steps: as in `export_tflite`.
         forecast: int, write a signature `forecast` beside: it takes `warmup` and, if
             there are any, `inputs` as `rk.forecast` does and returns as many steps.
         max_length: int, of a `Seq2Seq`, the most tokens of an answer.

@@ -1,14 +1,15 @@
 """How each call of a layer in a model streams, and which one cannot."""
 
 import itertools
+import re
 
 import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from keras_rnnkit.convert import all_layers
-from keras_rnnkit.export.graph import call_layer, run_graph
-from keras_rnnkit.export.look_back import LookBack, obstacle, pass_on, ways
+from keras_rnnkit.export.graph import call_layer, is_recurrent, layers_of, run_graph
+from keras_rnnkit.export.look_back import LookBack, obstacle, pads, pass_on, ways
+from keras_rnnkit.export.saved_model import is_stateful
 
 HINT = " (a layer that looks at several steps at once cannot stream)"
 TOLERANCE = 1e-3  # above which an output is another one, over its largest value
@@ -36,12 +37,21 @@ class Plan:
         self.calls = [call for call, _ in pairs]
         self.axes = [list(map(grown, a.outputs, b.outputs)) for a, b in pairs]
         self.output_axes = tree.map_structure(grown, outputs, longer)
-        self._along = [1 in map(grown, a.inputs, b.inputs) for a, b in pairs]
-        for call, along in zip(self.calls, self._along, strict=True):
-            if along:
-                check_direction(call)
+        along = [1 in map(grown, a.inputs, b.inputs) for a, b in pairs]
+        self._recurrent = [
+            is_along and call.is_recurrent
+            for call, is_along in zip(self.calls, along, strict=True)
+        ]
+        for call, runs_along in zip(self.calls, self._recurrent, strict=True):
+            if runs_along:
+                check_direction(call.layer)
+            elif any(map(is_stateful, layers_of(call.layer))):
+                raise cannot(call.layer, "it is stateful along another axis")
         found = ways(self.calls, tree.flatten(outputs))
-        self._ways = {n: way for n, way in found.items() if self._along[n]}
+        self._ways = {number: way for number, way in found.items() if along[number]}
+        for number, call in enumerate(self.calls):
+            if along[number] and number not in found and pads(call.layer):
+                raise cannot(call.layer, obstacle(call.layer, ""))
         self.memory = sum(
             way.steps for way in self._ways.values() if isinstance(way, LookBack)
         )
@@ -63,13 +73,14 @@ class Plan:
             try:
                 if way:
                     outputs = way(export.stream, *args)
-                elif self._along[number]:
+                elif self._recurrent[number]:
                     outputs = call_layer(layer, *args, **kwargs)
                 else:
                     with export.paused():
                         outputs = call_layer(layer, *args, **kwargs)
             except (ValueError, tf.errors.InvalidArgumentError) as error:
-                raise cannot(layer, obstacle(layer)) from error
+                why = f"it cannot take so few steps: {sentence(error)}"
+                raise cannot(layer, obstacle(layer, why)) from error
             if seen is not None:
                 seen.append([y for y in tf.nest.flatten(outputs) if tf.is_tensor(y)])
             return outputs
@@ -91,13 +102,19 @@ class Plan:
                 last = [part[number][place] for part in parts]
                 y = last[-1] if axis is None else np.concatenate(last, axis)
                 if not is_close(y, whole[number][place]):
-                    raise cannot(call.layer, obstacle(call.layer))
+                    why = "what it returns depends on other steps than the call's"
+                    raise cannot(call.layer, obstacle(call.layer, why))
 
     def refuse(self):
         """Raises `ValueError`, as no layer has given a state."""
-        for call, along in zip(self.calls, self._along, strict=True):
-            if along and call.is_recurrent:
+        for call, runs_along in zip(self.calls, self._recurrent, strict=True):
+            if runs_along:
                 raise cannot(call.layer, "it keeps its states to itself")
+        inside = [
+            c.layer for c in self.calls if any(map(is_recurrent, layers_of(c.layer)))
+        ]
+        if inside:
+            raise cannot(inside[0], "its recurrent layers run along another axis")
         raise ValueError(f"`{self.model.name}` has no recurrent layer to stream")
 
     def source_of(self, state) -> tuple[str, str]:
@@ -138,16 +155,20 @@ def is_close(got, expected) -> bool:
     return not difference > TOLERANCE * max(np.abs(expected).max(initial=0), TOLERANCE)
 
 
-def check_direction(call):
+def check_direction(layer):
     """Raises `ValueError` for a layer that runs against a stream."""
-    if not call.is_recurrent:
-        return
-    for layer in all_layers(call.layer):
-        if hasattr(layer, "backward_layer") or getattr(layer, "go_backwards", False):
+    for each in layers_of(layer):
+        if hasattr(each, "backward_layer") or getattr(each, "go_backwards", False):
             raise ValueError(
-                f"`{layer.name}` cannot stream: it begins with the last step, so it "
+                f"`{each.name}` cannot stream: it begins with the last step, so it "
                 "needs the whole sequence"
             )
+
+
+def sentence(error) -> str:
+    """What an error says, without the arguments that Keras lists."""
+    said = re.search(r"\x1b\[1m(.*?)\x1b\[0m", str(error), re.DOTALL)
+    return (said[1] if said else str(error)).strip().split("\n")[0]
 
 
 def cannot(layer, why):
