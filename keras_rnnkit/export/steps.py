@@ -119,6 +119,7 @@ class Search:
         Raises:
             ValueError: an unknown name; steps whose number cannot be another one.
         """
+        check_time_steps(time_steps)
         asked = asked or f"`time_steps={time_steps}`"
         if isinstance(time_steps, dict):
             check_names(time_steps, self.names)

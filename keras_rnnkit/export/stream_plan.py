@@ -78,7 +78,7 @@ class Plan:
                 else:
                     with export.paused():
                         outputs = call_layer(layer, *args, **kwargs)
-            except (ValueError, tf.errors.InvalidArgumentError) as error:
+            except (ValueError, tf.errors.OpError) as error:
                 why = f"it cannot take so few steps: {sentence(error)}"
                 raise cannot(layer, obstacle(layer, why)) from error
             if seen is not None:

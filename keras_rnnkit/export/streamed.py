@@ -24,7 +24,7 @@ from keras_rnnkit.export.steps import Search, check_names
 from keras_rnnkit.export.stream_plan import HINT, Plan, is_close, sources_of
 from keras_rnnkit.recurrence import Export
 
-CHECKED = 64  # steps, or more, that the layers are compared on before the conversion
+CHECKED = 48  # steps, or more, that the layers are compared on before the conversion
 
 
 class Streamed(Whole):
