@@ -298,7 +298,7 @@ CANNOT = {
     ),
 }
 
-PADDINGS = [("same", 1), ("causal", 3), ("valid", 1), ("valid", 5)]
+PADDINGS = [("same", 1), ("valid", 1), ("valid", 5)]
 
 
 @pytest.mark.parametrize("why", CANNOT)

@@ -6,6 +6,7 @@ from keras_rnnkit.arguments import check_choice, check_positive_integer
 from keras_rnnkit.convert import all_layers
 from keras_rnnkit.export.content import OPERATORS, parse
 from keras_rnnkit.export.scales import faults_of
+from keras_rnnkit.export.steps import check_time_steps
 from keras_rnnkit.recurrence import FORMS, OPERATION
 from keras_rnnkit.seq2seq import Seq2Seq
 
@@ -19,8 +20,7 @@ def check_arguments(quantize, batch_size, time_steps, representative_data, check
     check_choice("quantize", quantize, TOLERANCE)
     if batch_size is not None:
         check_positive_integer("batch_size", batch_size)
-    if time_steps not in ("model", None):
-        check_positive_integer("time_steps", time_steps)
+    check_time_steps(time_steps)
     if quantize in CALIBRATED and representative_data is None:
         raise ValueError(
             f"`quantize={quantize!r}` needs `representative_data`, inputs to measure "

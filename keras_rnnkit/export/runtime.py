@@ -75,8 +75,8 @@ class File:
     @property
     def output_steps(self) -> dict[str, float]:
         """The scales of its outputs by name, 0 for values that stand for themselves."""
-        details = self._runners[self._signature].get_output_details()
-        return {name: float(each["quantization"][0]) for name, each in details.items()}
+        _, returned = self._details[self._signature]
+        return {name: float(each["quantization"][0]) for name, each in returned.items()}
 
     def run(self, signature, **inputs) -> dict[str, np.ndarray]:
         """Runs a signature; inputs and outputs by name, cast to the file's types."""
@@ -234,7 +234,8 @@ class StreamingModel(File):
         source: the file's path, or its content as bytes.
 
     Attributes:
-        states: dict of arrays by name, what the steps so far have left.
+        states: dict of arrays by name, what the steps so far have left; None until
+            `reset` gets the inputs that it takes, if it takes any.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -243,28 +244,40 @@ class StreamingModel(File):
 
     def __init__(self, source):
         super().__init__(source, (STEP,), "")
-        self.reset()
+        signature = RESET if RESET in self._runners else STEP
+        outputs = self._runners[signature].get_output_details()
+        self._state_names = [name for name in self._inputs if name in outputs]
+        self.states = None
+        if not self.reset_names:
+            self.reset()
 
     @property
     def input_names(self) -> list[str]:
         """The inputs of a step, without the states."""
-        return [name for name in self._inputs if name not in self.states]
+        return [name for name in self._inputs if name not in self._state_names]
 
     def __reduce__(self):
         with self._lock:
             return *super().__reduce__(), {"states": self.states}
 
-    def reset(self):
-        """Begins a new sequence."""
+    @property
+    def reset_names(self) -> list[str]:
+        """The inputs that the first states are computed from."""
+        return list(self._details[RESET][0]) if RESET in self._details else []
+
+    def reset(self, **inputs):
+        """Begins a new sequence.
+
+        Args:
+            inputs: what the first states are computed from, if the model does that.
+        """
         with self._lock:
             if RESET in self._details:
-                self.states = self.run(RESET)
+                self.states = self.run(RESET, **inputs)
                 return
-            outputs = self._details[STEP][1]
             self.states = {  # of a file quantized to integers
-                name: np.zeros(details["shape"], "float32")
-                for name, details in self._inputs.items()
-                if name in outputs
+                name: np.zeros(self._inputs[name]["shape"], "float32")
+                for name in self._state_names
             }
 
     def step(self, x=None, /, **inputs) -> np.ndarray | dict[str, np.ndarray]:
@@ -288,6 +301,10 @@ class StreamingModel(File):
                 f"the inputs must be {self.input_names}; received {sorted(inputs)}"
             )
         with self._lock:
+            if self.states is None:
+                raise ValueError(
+                    f"`reset` must be given {self.reset_names} before the first step"
+                )
             outputs = self.run(STEP, **inputs, **self.states)
             self.states = {name: outputs.pop(name) for name in self.states}
         return outputs

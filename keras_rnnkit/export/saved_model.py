@@ -7,9 +7,10 @@ import keras
 import tensorflow as tf
 
 from keras_rnnkit.arguments import check_positive_integer
-from keras_rnnkit.convert import all_layers, call_any_steps, check_model
+from keras_rnnkit.convert import all_layers, check_model
 from keras_rnnkit.export.checks import check_answers
 from keras_rnnkit.export.files import check_target, whole
+from keras_rnnkit.export.graph import call_model
 from keras_rnnkit.export.proof import FORECAST, prove_saved_model
 from keras_rnnkit.export.samples import (
     calls_of,
@@ -18,6 +19,7 @@ from keras_rnnkit.export.samples import (
     tokens_of,
     words_of,
 )
+from keras_rnnkit.export.steps import Search, of_one_input
 from keras_rnnkit.recurrence import Export
 from keras_rnnkit.reservoir.forecast import check_closed, closed_loop
 
@@ -53,8 +55,7 @@ def export_saved_model(
             `generate`, greedy, and `generate_beam` take `source`.
         path: the folder to write; an earlier one is replaced once the new one is whole.
         batch_size: int, or None for any; a stateful model has its own.
-        time_steps: "model" for what the model's inputs say, int, or None for any: the
-            second axis of those inputs that are sequences.
+        time_steps: as in `export_tflite`.
         forecast: int, write a signature `forecast` beside: it takes `warmup` and, if
             there are any, `inputs` as `rk.forecast` does and returns as many steps.
         max_length: int, of a `Seq2Seq`, the most tokens of an answer.
@@ -167,7 +168,8 @@ def answer(model, max_length, method="greedy", **options):
 
 def source_spec(batch_size, time_steps):
     """What a `Seq2Seq` answers, of any number of steps unless one is given."""
-    steps = None if time_steps == "model" else time_steps
+    steps = of_one_input(time_steps, "source")
+    steps = None if steps == "model" else steps
     return tf.TensorSpec((batch_size, steps), tf.int32, "source")
 
 
@@ -237,7 +239,11 @@ def serve(model, **inputs) -> dict:
     sequential = isinstance(model, keras.Sequential)
     structure = model.inputs[0] if sequential else model.input
     packed = keras.tree.pack_sequence_as(structure, flat)
-    outputs = call_any_steps(model, packed)
+    return by_name(call_model(model, packed))
+
+
+def by_name(outputs) -> dict:
+    """What a model returns, or what stands for it, by the names of its outputs."""
     if isinstance(outputs, dict):
         return outputs
     flat = keras.tree.flatten(outputs)
@@ -247,28 +253,15 @@ def serve(model, **inputs) -> dict:
 def input_signature(model, batch_size=None, time_steps="model") -> list[tf.TensorSpec]:
     """The model's inputs, flat, with the names of its input layers."""
     check_model(model)
-    shapes = [(batch_size, *x.shape[1:]) for x in model.inputs]
+    names = input_names(model)
+    shapes = [[batch_size, *x.shape[1:]] for x in model.inputs]
     if time_steps != "model":
-        shapes = with_steps(shapes, time_steps, [x.dtype for x in model.inputs])
+        found = Search(model, names).steps_of(time_steps)
+        for name, (axis, steps) in found.items():
+            shapes[names.index(name)][axis] = steps
     return [
         tf.TensorSpec(shape, x.dtype, name=name)
-        for shape, x, name in zip(shapes, model.inputs, input_names(model), strict=True)
-    ]
-
-
-def with_steps(shapes, steps, dtypes):
-    """Shapes with another number of steps: of inputs whose second axis is not known,
-    or if there are none of `(batch, time, features)` and of tokens `(batch, time)`."""
-    takes = [len(shape) > 1 and shape[1] is None for shape in shapes]
-    if not any(takes):
-        tokens = ["int" in dtype for dtype in dtypes]
-        takes = [
-            len(shape) == 3 or (len(shape) == 2 and token)
-            for shape, token in zip(shapes, tokens, strict=True)
-        ]
-    return [
-        (shape[0], steps, *shape[2:]) if take else shape
-        for shape, take in zip(shapes, takes, strict=True)
+        for shape, x, name in zip(shapes, model.inputs, names, strict=True)
     ]
 
 

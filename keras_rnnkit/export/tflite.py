@@ -32,7 +32,8 @@ from keras_rnnkit.export.report import ExportReport
 from keras_rnnkit.export.rescale import CONFLICT, rescale_joins
 from keras_rnnkit.export.samples import calls_of, samples
 from keras_rnnkit.export.saved_model import write
-from keras_rnnkit.export.served import Answers, Forecast, Streamed, Whole
+from keras_rnnkit.export.served import Answers, Forecast, Whole
+from keras_rnnkit.export.streamed import Streamed
 from keras_rnnkit.recurrence import STATES, Export
 
 WORDS = 1000  # letters of what the converter says
@@ -64,8 +65,10 @@ def export_tflite(
         path: the file to write; an earlier one stays if the export fails.
         batch_size: int, the number of sequences that a call takes, or None for any.
         time_steps: "model" for what the model's inputs say, int, or None for any: the
-            second axis of those inputs that are sequences. With `streaming` the steps
-            that a call takes, and "model" stands for 1.
+            size of the axis that the recurrent layers run along, which is found in the
+            model's graph. All other axes stay. A dict of these by the names of inputs,
+            such as `{"frames": None}`, changes the inputs that it names and no others.
+            With `streaming` the steps that a call takes, and "model" stands for 1.
         quantize: None; "dynamic": weights in 8 bits; "float16": weights in 16 bits;
             "int8": all in 8 bits; "int16x8": weights in 8 bits, values in 16.
         representative_data: inputs to measure the ranges of values on, as `check`;
@@ -78,7 +81,9 @@ def export_tflite(
             `quantize`, a small one.
         streaming: write a file for `StreamingModel`, with two signatures: `step` takes
             some steps and the states by name and returns the outputs and the states,
-            `reset` returns the states to begin with.
+            `reset` returns the states to begin with. Causal convolutions keep their
+            last inputs as a state. If the model computes the first states of a layer
+            from other inputs, `reset` takes these.
         forecast: int, write a file that continues sequences by so many steps, with one
             signature, `forecast`; see `rk.forecast`. `time_steps` are those of
             `warmup`, and "model" stands for any number.
@@ -103,8 +108,8 @@ def export_tflite(
 
     Raises:
         ValueError: a wrong argument; a model that has not been built, computes in
-            another type than float32, or cannot be written as asked for, with the
-            layer and the reason; a difference above `tolerance`.
+            another type than float32, or cannot be written or streamed as asked for,
+            with the layer and the reason; a difference above `tolerance`.
         RuntimeError: TFLite's converter broke down.
     """
     check_arguments(quantize, batch_size, time_steps, representative_data, check)

@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras import tree
 
 from keras_rnnkit.cells import ESNCell, GRUCell, LSTMCell, SimpleRNNCell
-from keras_rnnkit.recurrence import check_lengths_within
+from keras_rnnkit.recurrence import check_lengths_within, current_stream
 
 KERNEL_CELLS = (
     *(SimpleRNNCell, LSTMCell, GRUCell, ESNCell),
@@ -103,7 +103,9 @@ def check_layer(layer, sequences):
             f"`unroll=True` in `{layer.name}` needs a known number of steps; received "
             f"shape {tuple(sequences.shape)}: give it, as in `keras.Input((10, 8))`"
         )
-    expected = getattr(layer, "_expected_batch_size", None)
+    # A stream has states of its own, of any batch.
+    streams = current_stream() is not None
+    expected = None if streams else getattr(layer, "_expected_batch_size", None)
     if expected is not None and batch not in (None, expected):
         raise ValueError(
             "the batch size of a stateful layer must stay the same: "

@@ -13,6 +13,7 @@ from keras_rnnkit.recurrence import (
     STATES,
     TURN,
     current_export,
+    current_stream,
     fused_lstm,
     is_known_zero,
 )
@@ -50,15 +51,12 @@ def order(export, cell, steps) -> dict[str, str]:
     return dict.fromkeys(("loop", "unrolled", "fused"), fast)
 
 
-def check_stream(layer, initial_state, lengths):
-    """Has an export refuse a layer whose states cannot go in and out."""
-    export = current_export()
-    if export is None or export.stream is None:
-        return
-    given = {"its first state from the model": initial_state, "`lengths`": lengths}
-    for what, value in given.items():
-        if value is not None:
-            export.refusals.append(f"`{layer.name}` cannot stream: it takes {what}")
+def check_stream(layer, lengths):
+    """Has an export refuse a layer whose steps end before the stream does."""
+    if current_stream() and lengths is not None:
+        current_export().refusals.append(
+            f"`{layer.name}` cannot stream: it takes `lengths`"
+        )
 
 
 def obstacles(export, layer, sequences, states, mask) -> dict[str, str]:

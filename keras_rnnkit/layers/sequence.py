@@ -52,7 +52,7 @@ class SequenceLayer(keras.layers.Layer):
         initial_state, mask, lengths = check_call(
             self, sequences, initial_state, mask, lengths
         )
-        check_stream(self, initial_state, lengths)
+        check_stream(self, lengths)
         mask = as_mask(mask, lengths, sequences)
         if (stream := current_stream()) and stream.mask is not None:
             mask = stream.mask if mask is None else tf.logical_and(mask, stream.mask)

@@ -71,6 +71,15 @@ class Export:
         finally:
             self.stream = None
 
+    @contextmanager
+    def paused(self):
+        """Has the layers inside begin anew, as they do not run along the stream."""
+        stream, self.stream = self.stream, None
+        try:
+            yield
+        finally:
+            self.stream = stream
+
     def see(self, name: str, x):
         """Keeps the largest absolute value that is seen under a name."""
         if not tf.is_symbolic_tensor(x):
