@@ -6,9 +6,11 @@ import keras
 import tensorflow as tf
 
 from keras_rnnkit.arguments import check_positive_integer
-from keras_rnnkit.convert import all_layers, call_any_steps, check_model
-from keras_rnnkit.export.checks import check_answers
+from keras_rnnkit.convert import all_layers, call_any_steps
+from keras_rnnkit.export.checks import check_answers, resources_of
 from keras_rnnkit.export.files import whole
+from keras_rnnkit.export.names import named_outputs, signature_names
+from keras_rnnkit.export.prepared import prepared
 from keras_rnnkit.recurrence import Export
 from keras_rnnkit.reservoir.forecast import check_closed, closed_loop
 
@@ -18,6 +20,7 @@ FORECAST = "forecast"
 GENERATE, BEAM = "generate", "generate_beam"
 
 
+@prepared(for_tflite=False)
 def export_saved_model(
     model: keras.Model,
     path,
@@ -62,7 +65,7 @@ def export_saved_model(
             GENERATE: (answer(model, max_length), [spec]),
             BEAM: (answer(model, max_length, "beam", **beam), [spec]),
         }
-        return write_whole(path, endpoints)
+        return write_whole(path, endpoints, model)
     stateful = [layer for layer in all_layers(model) if is_stateful(layer)]
     if stateful:
         batch_size = model.inputs[0].shape[0]
@@ -85,13 +88,13 @@ def export_saved_model(
         endpoints = {SIGNATURE: (step, specs)}
     if forecast is not None:
         endpoints |= forecast_endpoint(model, forecast, batch_size)
-    return write_whole(path, endpoints)
+    return write_whole(path, endpoints, model)
 
 
-def write_whole(path, endpoints) -> Path:
+def write_whole(path, endpoints, model) -> Path:
     """Writes a SavedModel in ordinary ops, which appears once it is whole."""
     with whole(path) as folder:
-        write(folder, endpoints, Export("arrays"))
+        write(folder, endpoints, Export("arrays"), resources_of(model))
     return Path(path)
 
 
@@ -148,7 +151,7 @@ def is_stateful(layer) -> bool:
     return bool(getattr(layer, "stateful", False) and getattr(layer, "cell", None))
 
 
-def write(folder, endpoints, export):
+def write(folder, endpoints, export, resources=()):
     """Writes a SavedModel whose loops have the forms that an `Export` chooses.
 
     Args:
@@ -156,6 +159,7 @@ def write(folder, endpoints, export):
         endpoints: dict of `(function, [tf.TensorSpec])` by the name of the signature;
             functions take and return tensors by name.
         export: `Export`.
+        resources: list, what the functions use beside variables.
     """
 
     def by_position(function, specs):
@@ -165,6 +169,8 @@ def write(folder, endpoints, export):
     # What the endpoints use is tracked by itself. Tracking the model would trace it
     # once more, for a signature of its own.
     archive = keras.export.ExportArchive()
+    for resource in resources:
+        archive.track(resource)
     with export.tracing():
         for name, (function, specs) in endpoints.items():
             function = by_position(function, specs)
@@ -172,29 +178,25 @@ def write(folder, endpoints, export):
         archive.write_out(str(folder), verbose=False)
 
 
-def serve(model, **inputs) -> dict:
+def serve(model, /, **inputs) -> dict:
     """Runs the model's inference on inputs by name; returns its outputs by name."""
-    specs = input_signature(model)
-    flat = [inputs[spec.name] for spec in specs]
+    flat = [inputs[name] for name in signature_names(model)]
     sequential = isinstance(model, keras.Sequential)
     structure = model.inputs[0] if sequential else model.input
     packed = keras.tree.pack_sequence_as(structure, flat)
-    outputs = call_any_steps(model, packed)
-    if isinstance(outputs, dict):
-        return outputs
-    flat = keras.tree.flatten(outputs)
-    return {f"output_{number}": output for number, output in enumerate(flat)}
+    return named_outputs(call_any_steps(model, packed))
 
 
 def input_signature(model, batch_size=None, time_steps="model") -> list[tf.TensorSpec]:
-    """The model's inputs, flat, with the names of its input layers."""
-    check_model(model)
+    """The model's inputs, flat, by the names that they have in signatures."""
     shapes = [(batch_size, *x.shape[1:]) for x in model.inputs]
     if time_steps != "model":
         shapes = with_steps(shapes, time_steps, [x.dtype for x in model.inputs])
     return [
         tf.TensorSpec(shape, x.dtype, name=name)
-        for shape, x, name in zip(shapes, model.inputs, input_names(model), strict=True)
+        for shape, x, name in zip(
+            shapes, model.inputs, signature_names(model), strict=True
+        )
     ]
 
 
@@ -212,12 +214,3 @@ def with_steps(shapes, steps, dtypes):
         (shape[0], steps, *shape[2:]) if take else shape
         for shape, take in zip(shapes, takes, strict=True)
     ]
-
-
-def input_names(model) -> list[str]:
-    """The names of the input layers, in the order of `model.inputs`."""
-    if isinstance(model, keras.Sequential):
-        return [model.get_config()["layers"][0]["config"]["name"]]
-    layers = [x for x in model.layers if isinstance(x, keras.layers.InputLayer)]
-    names = {id(layer.output): layer.name for layer in layers}
-    return [names[id(x)] for x in model.inputs]

@@ -58,7 +58,7 @@ class Whole:
                 return serve(model, **inputs)
 
         self.model = model
-        self._run = tf.function(run)
+        self._run = tf.function(run, autograph=False)
 
     def random_calls(self):
         """Inputs to compare on."""
@@ -124,7 +124,7 @@ class Forecast(Whole):
             with Export("arrays").tracing():
                 return run(**inputs)
 
-        self._run = tf.function(run_here)
+        self._run = tf.function(run_here, autograph=False)
 
     def endpoints(self, export):
         endpoint = forecast_endpoint(*self._arguments, self._warmup, form="loop")
@@ -168,7 +168,7 @@ class Answers(Whole):
             with Export("arrays").tracing():
                 return self._answer(source)
 
-        self._run = tf.function(run)
+        self._run = tf.function(run, autograph=False)
 
     def random_calls(self):
         """Tokens, and padding behind them."""
@@ -239,7 +239,7 @@ class Streamed(Whole):
         return {name: shapes[1][name].shape != y.shape for name, y in shapes[0].items()}
 
     def endpoints(self, export):
-        first = tf.function(self._reset).get_concrete_function().structured_outputs
+        first = tf.function(self._reset, autograph=False).get_concrete_function().structured_outputs
         if not first:
             raise ValueError(f"`{self.model.name}` has no recurrent layer to stream")
         states = [tf.TensorSpec(s.shape, s.dtype, name) for name, s in first.items()]
@@ -318,7 +318,7 @@ class Streamed(Whole):
     def calibration(self, calls, export):
         del export  # no form of a stream needs ranges of layers
         arrays = Export("arrays")
-        step = tf.function(partial(self._step, arrays))
+        step = tf.function(partial(self._step, arrays), autograph=False)
         first, taken = self._reset(), []
         with arrays.tracing():
             for inputs in calls:
