@@ -12,6 +12,9 @@ NAMES = {
 }
 OURS = {name: getattr(module, name) for name, module in NAMES.items()}
 STOCK = {name: getattr(keras.layers, name) for name in NAMES}
+_x = keras.Input(())
+# The class of functional models, which Keras has no public name for
+Functional = type(keras.Model(_x, keras.layers.Identity()(_x)))
 
 
 def from_keras(model: keras.Model) -> keras.Model:
@@ -80,7 +83,7 @@ def _convert(model, replace, clones):
 
 def check_model(model):
     """Raises `ValueError` unless a model is functional or sequential, and built."""
-    kinds = keras.Sequential, _functional()
+    kinds = keras.Sequential, Functional
     constructors = [kind.__init__ for kind in kinds]
     if not isinstance(model, kinds) or type(model).__init__ not in constructors:
         raise _subclassed(model)
@@ -127,17 +130,46 @@ def has_stock_layers(model) -> bool:
     return any(type(layer) in STOCK.values() for layer in all_layers(model))
 
 
+def stand_in(layer: keras.layers.RNN) -> layers.RNN:
+    """A layer of this package that computes what one of Keras's does, to be traced.
+
+    It has the same states. Keras's own layers are made anew, with the same weights. Any
+    other one, such as a user's subclass, keeps its code and its weights: it is the same
+    object, seen as of a class that has the loop of this package behind its own.
+    """
+    if type(layer) in STOCK.values() and not _is_hidden(layer):
+        new = _clone(layer, _ours, {})
+        new.build_from_config(layer.get_build_config())
+        new.set_weights(layer.get_weights())
+        vars(new)["states"] = layer.states
+        return new
+    kinds = (type(layer), layers.RNN)
+    if type(layer) is keras.layers.RNN:
+        kinds = (layers.RNN,)
+    seen = object.__new__(type(type(layer).__name__, kinds, {"loop": "portable"}))
+    object.__setattr__(seen, "__dict__", vars(layer))
+    return seen
+
+
+def _is_hidden(layer):
+    """Whether the cell of a layer is a user's, which may not come back from its
+    configuration as it is."""
+    return type(layer) is keras.layers.RNN and any(
+        type(cell).__module__.partition(".")[0] not in ("keras", "keras_rnnkit")
+        for cell in all_layers(layer.cell)
+    )
+
+
+def is_stock(layer) -> bool:
+    """Whether it is a recurrent layer that runs on Keras's own loop."""
+    return isinstance(layer, keras.layers.RNN) and not isinstance(layer, layers.RNN)
+
+
 def _subclassed(model):
     return ValueError(
         "the model must be functional or sequential; received an instance of the "
         f"subclass `{type(model).__name__}`: replace the layers in its own code"
     )
-
-
-def _functional():
-    """The class of functional models, which Keras has no public name for."""
-    inputs = keras.Input(())
-    return type(keras.Model(inputs, keras.layers.Identity()(inputs)))
 
 
 def _inputs(model):

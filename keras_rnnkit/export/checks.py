@@ -1,6 +1,7 @@
 """What may be asked of an export to TFLite, and what a file must hold."""
 
 import keras
+import tensorflow as tf
 
 from keras_rnnkit.arguments import check_choice, check_positive_integer
 from keras_rnnkit.convert import all_layers
@@ -72,16 +73,27 @@ def check_form(model, form):
 
 
 def check_types(model):
-    """Raises `ValueError` where TFLite has no ops for the type of a layer."""
-    for layer in all_layers(model):
-        if isinstance(layer, keras.Model):
-            continue
-        if layer.compute_dtype in ("float16", "bfloat16", "float64"):
-            raise ValueError(
-                f"`{layer.name}` must compute in float32 to be exported to TFLite; "
-                f"received {layer.compute_dtype}: build the model with the dtype "
-                "policy 'float32' and give it the weights"
-            )
+    """Raises `ValueError` where TFLite has no ops for what a layer computes with."""
+    strings = [x.name for x in model.inputs or () if x.dtype == "string"]
+    tables = [
+        layer.name
+        for layer in all_layers(model)
+        if not isinstance(layer, keras.Model) and resources_of(layer)
+    ]
+    if strings or tables:
+        what = "looks up words" if tables else "is an input of strings"
+        raise ValueError(
+            f"`{(tables or strings)[0]}` {what}, for which TFLite has no builtin "
+            "operations: export the model from the token ids on, and look these up "
+            "before"
+        )
+
+
+def resources_of(layer) -> list:
+    """What a layer uses beside its variables, such as lookup tables."""
+    within = tf.train.TrackableView(layer).descendants()
+    kind = tf.saved_model.experimental.TrackableResource
+    return [each for each in within if isinstance(each, kind)]
 
 
 def check_ops(ops: dict[str, int], export):

@@ -7,10 +7,17 @@ import keras
 import tensorflow as tf
 
 from keras_rnnkit.arguments import check_positive_integer
-from keras_rnnkit.convert import all_layers, check_model
-from keras_rnnkit.export.checks import check_answers
+from keras_rnnkit.convert import all_layers
+from keras_rnnkit.export.checks import check_answers, resources_of
 from keras_rnnkit.export.files import check_target, whole
 from keras_rnnkit.export.graph import call_model
+from keras_rnnkit.export.names import (
+    by_signature,
+    input_names,
+    named_outputs,
+    signature_names,
+)
+from keras_rnnkit.export.prepared import prepared
 from keras_rnnkit.export.proof import FORECAST, prove_saved_model
 from keras_rnnkit.export.samples import (
     calls_of,
@@ -28,6 +35,7 @@ STEP, RESET = "step", "reset"
 GENERATE, BEAM = "generate", "generate_beam"
 
 
+@prepared(for_tflite=False)
 def export_saved_model(
     model: keras.Model,
     path,
@@ -125,9 +133,10 @@ def write_whole(path, model, endpoints, drawn, check) -> Path:
     """
     if check is not True and check is not False:
         name, (_, specs) = next(iter(endpoints.items()))
-        drawn = drawn | {name: calls_of(samples("check", check, specs), specs)}
+        given = samples("check", by_signature(model, check), specs)
+        drawn = drawn | {name: calls_of(given, specs)}
     with whole(path, folder=True) as folder:
-        write(folder, endpoints, Export("arrays"))
+        write(folder, endpoints, Export("arrays"), resources_of(model))
         if check is not False:
             prove_saved_model(folder, model, endpoints, drawn)
     return Path(path)
@@ -208,7 +217,7 @@ def is_stateful(layer) -> bool:
     return bool(getattr(layer, "stateful", False) and getattr(layer, "cell", None))
 
 
-def write(folder, endpoints, export):
+def write(folder, endpoints, export, resources=()):
     """Writes a SavedModel whose loops have the forms that an `Export` chooses.
 
     Args:
@@ -216,6 +225,7 @@ def write(folder, endpoints, export):
         endpoints: dict of `(function, [tf.TensorSpec])` by the name of the signature;
             functions take and return tensors by name.
         export: `Export`.
+        resources: list, what the functions use beside variables.
     """
 
     def by_position(function, specs):
@@ -225,6 +235,8 @@ def write(folder, endpoints, export):
     # What the endpoints use is tracked by itself. Tracking the model would trace it
     # once more, for a signature of its own.
     archive = keras.export.ExportArchive()
+    for resource in resources:
+        archive.track(resource)
     with export.tracing():
         for name, (function, specs) in endpoints.items():
             function = by_position(function, specs)
@@ -232,27 +244,17 @@ def write(folder, endpoints, export):
         archive.write_out(str(folder), verbose=False)
 
 
-def serve(model, **inputs) -> dict:
+def serve(model, /, **inputs) -> dict:
     """Runs the model's inference on inputs by name; returns its outputs by name."""
-    specs = input_signature(model)
-    flat = [inputs[spec.name] for spec in specs]
+    flat = [inputs[name] for name in signature_names(model)]
     sequential = isinstance(model, keras.Sequential)
     structure = model.inputs[0] if sequential else model.input
     packed = keras.tree.pack_sequence_as(structure, flat)
-    return by_name(call_model(model, packed))
-
-
-def by_name(outputs) -> dict:
-    """What a model returns, or what stands for it, by the names of its outputs."""
-    if isinstance(outputs, dict):
-        return outputs
-    flat = keras.tree.flatten(outputs)
-    return {f"output_{number}": output for number, output in enumerate(flat)}
+    return named_outputs(call_model(model, packed))
 
 
 def input_signature(model, batch_size=None, time_steps="model") -> list[tf.TensorSpec]:
-    """The model's inputs, flat, with the names of its input layers."""
-    check_model(model)
+    """The model's inputs, flat, by the names that they have in signatures."""
     names = input_names(model)
     shapes = [[batch_size, *x.shape[1:]] for x in model.inputs]
     if time_steps != "model":
@@ -261,14 +263,7 @@ def input_signature(model, batch_size=None, time_steps="model") -> list[tf.Tenso
             shapes[names.index(name)][axis] = steps
     return [
         tf.TensorSpec(shape, x.dtype, name=name)
-        for shape, x, name in zip(shapes, model.inputs, names, strict=True)
+        for shape, x, name in zip(
+            shapes, model.inputs, signature_names(model), strict=True
+        )
     ]
-
-
-def input_names(model) -> list[str]:
-    """The names of the input layers, in the order of `model.inputs`."""
-    if isinstance(model, keras.Sequential):
-        return [model.get_config()["layers"][0]["config"]["name"]]
-    layers = [x for x in model.layers if isinstance(x, keras.layers.InputLayer)]
-    names = {id(layer.output): layer.name for layer in layers}
-    return [names[id(x)] for x in model.inputs]

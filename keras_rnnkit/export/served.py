@@ -56,7 +56,7 @@ class Whole:
                 return serve(model, **inputs)
 
         self.model = model
-        self._run = tf.function(run)
+        self._run = tf.function(run, autograph=False)
 
     def random_calls(self):
         """Inputs to compare on."""
@@ -124,7 +124,7 @@ class Forecast(Whole):
             with Export("arrays").tracing():
                 return run(**inputs)
 
-        self._run = tf.function(run_here)
+        self._run = tf.function(run_here, autograph=False)
 
     def endpoints(self, export):
         endpoint = forecast_endpoint(*self._arguments, self._warmup, form="loop")
@@ -168,7 +168,7 @@ class Answers(Whole):
             with Export("arrays").tracing():
                 return self._answer(source)
 
-        self._run = tf.function(run)
+        self._run = tf.function(run, autograph=False)
 
     def random_calls(self):
         return random_calls(self.specs, tokens=source_tokens(self.model))

@@ -9,12 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_rnnkit.convert import all_layers
+from keras_rnnkit.export.names import named_outputs
 from keras_rnnkit.export.runtime import StreamingModel
 from keras_rnnkit.export.samples import random_calls
 from keras_rnnkit.export.saved_model import (
     RESET,
     STEP,
-    by_name,
     input_signature,
     is_stateful,
     serve,
@@ -55,8 +55,8 @@ class Streamed(Whole):
             search, [(self.names.index(n), a) for n, a in self.axes.items()]
         )
         self._size = search.size
-        self._run = tf.function(self._whole)
-        self.sequences = by_name(self.plan.output_axes)
+        self._run = tf.function(self._whole, autograph=False)
+        self.sequences = named_outputs(self.plan.output_axes)
         self.taken = {*self.names, *self.sequences}
         self._find_inputs()
         self._check_layers()
@@ -99,7 +99,7 @@ class Streamed(Whole):
 
     def _check_first_states(self):
         """Raises `ValueError` for first states that other sequences change."""
-        first = tf.function(self._first)
+        first = tf.function(self._first, autograph=False)
         inputs, others, _ = random_calls(self.of_a_call)
         others = inputs | {name: others[name] for name in self.axes}
         for (name, state), other in zip(
@@ -156,7 +156,7 @@ class Streamed(Whole):
             for spec in self.of_a_call
         ]
         with export.tracing():
-            return by_name(self.plan.run(flat, export, **options))
+            return named_outputs(self.plan.run(flat, export, **options))
 
     def _first(self, **inputs):
         """The states that layers begin with."""
@@ -223,7 +223,7 @@ class Streamed(Whole):
     def calibration(self, calls, export):
         del export  # no form of a stream needs ranges of layers
         arrays = Export("arrays")
-        step = tf.function(partial(self._step, arrays))
+        step = tf.function(partial(self._step, arrays), autograph=False)
         first, taken = self._reset(), []
         for inputs in calls:
             states = first

@@ -7,12 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_rnnkit.convert import (
-    all_layers,
-    check_model,
-    from_keras,
-    has_stock_layers,
-)
+from keras_rnnkit.convert import from_keras, has_stock_layers
 from keras_rnnkit.export.checks import (
     CALIBRATED,
     TOLERANCE,
@@ -25,8 +20,11 @@ from keras_rnnkit.export.checks import (
 )
 from keras_rnnkit.export.content import inspect_tflite
 from keras_rnnkit.export.converter import CONVERTER
+from keras_rnnkit.export.errors import layers_in
 from keras_rnnkit.export.files import check_target, whole
 from keras_rnnkit.export.finish import finished
+from keras_rnnkit.export.names import by_signature
+from keras_rnnkit.export.prepared import prepared
 from keras_rnnkit.export.proof import prove
 from keras_rnnkit.export.report import ExportReport
 from keras_rnnkit.export.rescale import CONFLICT, rescale_joins
@@ -36,9 +34,10 @@ from keras_rnnkit.export.served import Answers, Forecast, Whole
 from keras_rnnkit.export.streamed import Streamed
 from keras_rnnkit.recurrence import STATES, Export
 
-WORDS = 1000  # letters of what the converter says
+LETTERS = 300  # of what the converter says
 
 
+@prepared(for_tflite=True)
 def export_tflite(
     model: keras.Model,
     path,
@@ -121,13 +120,11 @@ def export_tflite(
         )
     tolerance = TOLERANCE[quantize] if tolerance is None else tolerance
     answers = check_answers(model, max_length, streaming, forecast)
-    if not answers:
-        check_model(model)
     check_form(model, form)
     check_types(model)
     CONVERTER.start()
-    if has_stock_layers(model):
-        model = from_keras(model)
+    if forecast is not None and has_stock_layers(model):
+        model = from_keras(model)  # as a closed loop walks through the layers
     arguments = model, batch_size, time_steps, quantize in CALIBRATED
     if answers:
         served = Answers(*arguments, max_length)
@@ -142,9 +139,11 @@ def export_tflite(
         )
     data, calls = None, served.random_calls()
     if representative_data is not None:
-        data = samples("representative_data", representative_data, served.specs)
+        data = by_signature(model, representative_data)
+        data = samples("representative_data", data, served.specs)
         data = calls = calls_of(data, served.specs)
     if check is not True:
+        check = by_signature(model, check)
         calls = calls_of(samples("check", check, served.specs), served.specs)
 
     export = Export(form, quantized=quantize)
@@ -200,13 +199,20 @@ def convert(model, folder, endpoints, quantize, data) -> bytes:
             rescale_joins(folder)
             CONVERTER.convert(**request)
     except ValueError as error:
-        # It tells the place and the operation, and then the whole program.
-        said = str(error).partition("<unknown>:0: note:")[0][:WORDS].strip()
-        names = [layer.name for layer in all_layers(model)]
-        named = [n for n in names if re.search(rf"/{re.escape(n)}(_\d+)?/", said)]
-        where = ", ".join(f"`{name}`" for name in dict.fromkeys(named))
         raise ValueError(
-            f"TFLite has no builtin operations for {where or 'a layer'} of "
-            f"`{model.name}`: nothing was written. Its converter says: {said}"
-        ) from None
+            f"TFLite has no builtin operations for {refused(str(error), model)}"
+        ) from error
     return path.read_bytes()
+
+
+def refused(said: str, model) -> str:
+    """The layers and operations that the converter refused, from all that it says."""
+    # It tells the place and the operation, and then the whole program.
+    said = said.partition("<unknown>:0: note:")[0]
+    where = ", ".join(f"`{name}`" for name in layers_in(said, model)) or "a layer"
+    ops = dict.fromkeys(re.findall(r"'tf\.(\w+)' op", said))
+    why = f"needs {', '.join(ops)}" if ops else " ".join(said.split())[:LETTERS]
+    remedy = ""
+    if any(op.startswith("TensorList") for op in ops):
+        remedy = ": pass `batch_size` and `time_steps`, for a loop of known sizes"
+    return f"{where} of `{model.name}`: nothing was written. It {why}{remedy}"

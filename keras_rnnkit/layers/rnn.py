@@ -308,10 +308,10 @@ def dropout_masks(cell, inputs, states):
             if hasattr(each, "get_dropout_mask"):
                 each.get_dropout_mask(ones)
                 each.get_recurrent_dropout_mask(tree.flatten(state)[0])
-            width = (
-                getattr(each, "output_size", None) or tree.flatten(each.state_size)[0]
-            )
-            ones = tf.ones([tf.shape(inputs)[1], width], inputs.dtype)
+            if stacked:
+                width = getattr(each, "output_size", None)
+                width = width or tree.flatten(each.state_size)[0]
+                ones = tf.ones([tf.shape(inputs)[1], width], inputs.dtype)
         yield
     finally:
         for each in cells:

@@ -9,6 +9,7 @@ from keras_rnnkit.recurrence.exported import (
     Stream,
     current_export,
     current_stream,
+    unused,
 )
 from keras_rnnkit.recurrence.fast import LENGTHS, FastLoop, is_known_zero, pad_steps
 from keras_rnnkit.recurrence.fused import OPERATION, fused_lstm
@@ -53,6 +54,7 @@ __all__ = [
     "run",
     "side_by_side",
     "specs_of_step",
+    "unused",
     "wide",
     "write_at",
 ]
