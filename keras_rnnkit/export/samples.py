@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from keras_rnnkit.export.names import signature_names
+
 SIZES = (1, 16), (3, 24), (2, 33)  # rows and steps of random data, if not known
 MAGNITUDES = 1.0, 0.25, 4.0  # of random floats
 
@@ -105,17 +107,13 @@ class _Draw:
         return np.array(texts, object).reshape(shape)
 
 
-def tokens_of(model, names) -> dict[str, int]:
+def tokens_of(model) -> dict[str, int]:
     """How many tokens there are, by the names of the inputs that hold them: those that
-    an `Embedding` reads.
-
-    Args:
-        names: list of str, of `model.inputs`.
-    """
+    an `Embedding` reads."""
     found = {}
     for layer in model.layers:
         if isinstance(layer, keras.layers.Embedding):
-            for tensor, name in zip(model.inputs, names, strict=True):
+            for tensor, name in zip(model.inputs, signature_names(model), strict=True):
                 if _reads(layer, tensor):
                     known = found.get(name, layer.input_dim)
                     found[name] = min(known, layer.input_dim)

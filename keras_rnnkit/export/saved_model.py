@@ -112,9 +112,9 @@ def export_saved_model(
         endpoints = {SIGNATURE: (step, specs)}
     if forecast is not None:
         endpoints |= forecast_endpoint(model, forecast, batch_size)
-    words = words_of(all_layers(model))
+    tokens, words = tokens_of(model), words_of(all_layers(model))
     drawn = {
-        name: random_calls(specs, tokens=tokens_of(model, names_of(specs)), words=words)
+        name: random_calls(specs, tokens=tokens, words=words)
         for name, (_, specs) in endpoints.items()
     }
     if stateful:
@@ -152,10 +152,6 @@ def kept_states(layers):
         for layer, values in zip(layers, kept, strict=True):
             for state, value in zip(layer.states, values, strict=True):
                 state.assign(value)
-
-
-def names_of(specs) -> list[str]:
-    return [spec.name for spec in specs]
 
 
 def answer(model, max_length, method="greedy", **options):

@@ -60,8 +60,7 @@ class Whole:
 
     def random_calls(self):
         """Inputs to compare on."""
-        names = [spec.name for spec in self.specs]
-        return random_calls(self.specs, self.unit, tokens_of(self.model, names))
+        return random_calls(self.specs, self.unit, tokens_of(self.model))
 
     def endpoints(self, export):
         """The signatures, `(function, specs)` by name, the first the one that runs."""

@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras_rnnkit.convert import all_layers
 from keras_rnnkit.export.names import named_outputs
 from keras_rnnkit.export.runtime import StreamingModel
-from keras_rnnkit.export.samples import random_calls
+from keras_rnnkit.export.samples import random_calls, tokens_of
 from keras_rnnkit.export.saved_model import (
     RESET,
     STEP,
@@ -100,7 +100,7 @@ class Streamed(Whole):
     def _check_first_states(self):
         """Raises `ValueError` for first states that other sequences change."""
         first = tf.function(self._first, autograph=False)
-        inputs, others, _ = random_calls(self.of_a_call)
+        inputs, others, *_ = random_calls(self.of_a_call)
         others = inputs | {name: others[name] for name in self.axes}
         for (name, state), other in zip(
             first(**inputs).items(), first(**others).values(), strict=True
@@ -185,7 +185,7 @@ class Streamed(Whole):
     def random_calls(self):
         """Inputs to compare on, of more steps than the layers look back."""
         times = math.ceil((self.plan.memory + 16) / (16 * self.unit))
-        return random_calls(self.specs, self.unit * times)
+        return random_calls(self.specs, self.unit * times, tokens_of(self.model))
 
     def endpoints(self, export):
         step = partial(self._step, export)
