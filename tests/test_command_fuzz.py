@@ -32,12 +32,16 @@ OPTIONS = {
     "--json": [None],
     "--no-such": [None],
 }
-MODELS = ["m.keras"] * 4 + [
-    *("old.h5", "lambda.h5", "major.h5", "m.weights.h5", "m.tflite", "x.npy"),
-    *("cut.keras", "empty", "text", "folder", "none.keras", "named.npz", "", "-"),
-]
-TARGETS = ["o.tflite"] * 6 + [
-    *("folder", "none/o.tflite", "text/o.tflite", "m.keras", "./m.keras", ".", ""),
+MODELS = (
+    ["m.keras"] * 12
+    + ["old.h5"] * 4
+    + [
+        *("lambda.h5", "major.h5", "m.weights.h5", "m.tflite", "x.npy"),
+        *("cut.keras", "empty", "text", "folder", "none.keras", "named.npz", "", "-"),
+    ]
+)
+TARGETS = ["o.tflite"] * 16 + [
+    *("folder", "none/o.tflite", "text/o.tflite", ".", ""),
     *("o" * 300, "--", "ö 🙂\n.tflite", "\udcff.tflite"),
 ]
 
@@ -98,7 +102,9 @@ def contents():
 
 
 @pytest.mark.slow
-def test_no_arguments_give_a_traceback(rng, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_arguments_give_a_traceback(seed, tmp_path, monkeypatch, capsys):
+    rng = np.random.default_rng(seed)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     make_files(rng)
