@@ -63,14 +63,16 @@ def trained(units, steps, seed, ridge, **settings):
 
 def draw(true, said):
     """The forecast over the series, and its error."""
-    figure = rk.plots.new_figure(figsize=(8, 4.6))
+    figure = rk.plots.new_figure(figsize=(8, 5.4))
     above, below = figure.subplots(2, sharex=True, height_ratios=[2, 1])
     above.plot(true, color=rk.plots.MUTED, linewidth=3, label="Mackey-Glass")
     above.plot(said, color=rk.plots.ACCENT, label="reservoir, fed its own output")
-    above.legend(frameon=False, loc="upper right", ncols=2)
-    above.set_title("A reservoir of 400 units goes on by itself")
+    rk.plots.legend_above(above)
+    above.set_ylabel("value")
+    figure.suptitle("A reservoir of 400 units goes on by itself")
     below.semilogy(np.maximum(abs(true - said), 1e-8), color=rk.plots.ACCENT)
-    below.axvline(AHEAD, color=rk.plots.MUTED, linewidth=1)
+    below.axvline(AHEAD, color=rk.plots.MUTED, linewidth=1, label=f"step {AHEAD}")
+    rk.plots.legend_above(below)
     below.set(xlabel="steps ahead", ylabel="error", xlim=(0, len(true)))
     for panel in (above, below):
         panel.spines[["top", "right"]].set_visible(False)

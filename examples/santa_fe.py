@@ -62,12 +62,13 @@ def forecast(units, seed, series):
 
 def draw(true, said, shown=600):
     """The laser, the forecast, and the error."""
-    figure = rk.plots.new_figure(figsize=(8, 4.6))
+    figure = rk.plots.new_figure(figsize=(8, 5))
     above, below = figure.subplots(2, sharex=True, height_ratios=[2, 1])
     above.plot(true[:shown], color=rk.plots.MUTED, linewidth=3, label="laser")
     above.plot(said[:shown], color=rk.plots.ACCENT, linewidth=1, label="one step ahead")
-    above.legend(frameon=False, loc="upper right", ncols=2)
-    above.set(ylabel="intensity", title="A reservoir of 200 units foresees a laser")
+    rk.plots.legend_above(above)
+    above.set_ylabel("intensity")
+    figure.suptitle("A reservoir of 200 units foresees a laser")
     below.plot((said - true)[:shown], color=rk.plots.ACCENT, linewidth=1)
     below.set(xlabel="steps", ylabel="error", xlim=(0, shown))
     for panel in (above, below):

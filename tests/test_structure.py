@@ -22,7 +22,7 @@ ALLOWED = {
     "seq2seq": {"arguments", "cells", "layers", "recurrence"},
     "export": {"arguments", "convert", "recurrence", "reservoir", "seq2seq"},
     "__main__": {"recurrence"},
-    "tuning": {"layers"},
+    "tuning": {"arguments", "layers"},
     "datasets": {"arguments"},
     "plots": set(),
 }
