@@ -81,9 +81,8 @@ class Progress:
         oracle = self.oracle
         ended = [oracle.trials[trial] for trial in oracle.end_order]
         good = [trial.score for trial in ended if trial.status == "COMPLETED"]
-        parts = [
-            f"{len(ended)}{f'/{oracle.max_trials}' * bool(oracle.max_trials)} trials"
-        ]
+        of = f"/{oracle.max_trials}" if oracle.max_trials else ""
+        parts = [f"trials {len(ended)}{of}"]
         here = len(ended) - self._ended_before
         if here:
             each = (time.time() - self._began) / here

@@ -99,16 +99,17 @@ def recurrent_stack(
             options |= drawn
     chain = [made(kind, kinds[kind], size, options) for _ in range(depth)]
     if direction == "both":
-        chain = [layers.Bidirectional(layer) for layer in chain]
+        chain = [both_ways(layer) for layer in chain]
     return layers.StackedRNN(chain, return_sequences=return_sequences, name=name)
 
 
 def reservoir(hp, of):
     """What matters most of a reservoir (Lukoševičius 2012)."""
+    log = {"sampling": "log", "default": 1.0}
     return {
-        "spectral_radius": hp.Float(f"{of}spectral_radius", 0.1, 1.5),
-        "leak_rate": hp.Float(f"{of}leak_rate", 0.1, 1.0, sampling="log"),
-        "input_scaling": hp.Float(f"{of}input_scaling", 0.1, 10.0, sampling="log"),
+        "spectral_radius": hp.Float(f"{of}spectral_radius", 0.1, 1.5, default=0.9),
+        "leak_rate": hp.Float(f"{of}leak_rate", 0.1, 1.0, **log),
+        "input_scaling": hp.Float(f"{of}input_scaling", 0.1, 10.0, **log),
     }
 
 
@@ -169,6 +170,13 @@ def takes_dropout(kind):
             if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
                 return False
     return False
+
+
+def both_ways(layer):
+    """A layer in both directions; it need not be registered with Keras."""
+    own = {type(x).__name__: type(x) for x in (layer, getattr(layer, "cell", layer))}
+    with keras.saving.custom_object_scope(own):
+        return layers.Bidirectional(layer)
 
 
 def made(name, kind, size, options):
