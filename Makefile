@@ -1,12 +1,19 @@
 # Every target makes what it needs: `make demo` on a fresh machine sets up .venv first.
 # What may be set: PYTHON, the interpreter of .venv; VENV, its folder.
+# What is run goes to runs/, which git does not look at; only `keep` and `keep-bench`
+# write what is kept.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-.PHONY: help demo demo-quick test test-all bench bench-quick lint format readme clean
+# All benchmarks, one after the other, with the arguments given.
+benchmarks = for name in speed fit export reservoir attention; do \
+	$(BIN)/python benchmarks/$$name.py $(1) || exit 1; done
+
+.PHONY: help demo demo-quick test test-all bench bench-quick lint format
+.PHONY: keep keep-bench clean
 
 help:                  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -24,18 +31,10 @@ test-all: $(VENV)/ready  ## run the slow tests too
 	$(BIN)/python -m pytest -n auto -m "slow or not slow"
 
 bench: $(VENV)/ready   ## time layers, `fit`, files, reservoirs and attention against their peers
-	$(BIN)/python benchmarks/speed.py
-	$(BIN)/python benchmarks/fit.py
-	$(BIN)/python benchmarks/export.py
-	$(BIN)/python benchmarks/reservoir.py
-	$(BIN)/python benchmarks/attention.py
+	$(call benchmarks)
 
 bench-quick: $(VENV)/ready  ## the same in some minutes
-	$(BIN)/python benchmarks/speed.py --quick
-	$(BIN)/python benchmarks/fit.py --quick
-	$(BIN)/python benchmarks/export.py --quick
-	$(BIN)/python benchmarks/reservoir.py --quick
-	$(BIN)/python benchmarks/attention.py --quick
+	$(call benchmarks,--quick)
 
 lint: $(VENV)/ready    ## check style and format
 	$(BIN)/ruff check .
@@ -45,10 +44,14 @@ format: $(VENV)/ready  ## mend style and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-readme: $(VENV)/ready  ## run what the README shows and fill in what it prints
+keep: $(VENV)/ready    ## make anew what saved_models/ holds and the README shows
 	$(BIN)/python tools/fill_readme.py
 
-clean:                 ## remove .venv and what tests and builds leave
+keep-bench: $(VENV)/ready  ## make anew benchmarks/results/ and the tables of the README
+	$(call benchmarks,--out benchmarks/results)
+	$(BIN)/python tools/fill_readme.py --results
+
+clean:                 ## remove .venv and what tests and builds leave, but not runs/
 	rm -rf $(VENV) .pytest_cache .ruff_cache build dist *.egg-info
 
 $(VENV)/ready: setup.cfg pyproject.toml

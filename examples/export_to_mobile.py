@@ -17,18 +17,17 @@ It prints, after training:
     int8         0.9676     30 kB     4.9e-02    566 us  fused
     streaming    0.9649     86 kB     2.0e-06      2 us  unrolled
 
-    Written to saved_models/mobile; streaming.png: frame by frame
+    Written to runs/mobile; streaming.png: frame by frame
 """
 
-import argparse
 import os
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from quickstart import KEPT, load
+import options
+from quickstart import load
 
 import keras_rnnkit as rk
 
@@ -91,14 +90,11 @@ def draw(curve):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="under a minute")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="folder of what is written")
-    args = parser.parse_args()
-    folder = args.output or KEPT / ("mobile-quick" if args.quick else "mobile")
-    folder.mkdir(parents=True, exist_ok=True)
+    needs = "sktime", "matplotlib"
+    args = options.parser(__doc__, *needs, quick="under a minute").parse_args()
+    folder = options.folder(args, "mobile")
     (x, y), (x_test, y_test) = ((at_the_end(x), y) for x, y in load())
+    folder.mkdir(parents=True, exist_ok=True)
 
     keras.utils.set_random_seed(args.seed)
     model = train(x, y, epochs=20 if args.quick else 60)

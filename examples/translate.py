@@ -6,15 +6,17 @@ the two, such as those of https://www.manythings.org/anki.
 
     python examples/translate.py [--quick] [--data deu.txt] [SENTENCE ..]
 
-It trains if there is no model yet, and goes on where it was stopped. With `--quick` on
-the 300 numbers in words and digits of tests/test_translate.py it prints, after the
-training:
+It trains if there is no model yet, and goes on where it was stopped. Sentences are read
+and written in small letters. With `--quick` on the 300 numbers in words and digits of
+tests/test_translate.py it prints, after the training:
 
     {
      "parameters": 350287,
      "token_accuracy": 0.9912,
      "perplexity": 1.17
     }
+
+    Sentences are read and written in small letters:
 
     Eight hundred and twenty five.
         8 2 5 .
@@ -27,7 +29,6 @@ training:
         (1 6 2.)
 """
 
-import argparse
 import json
 import math
 import os
@@ -38,9 +39,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+import options
 import tensorflow as tf
 from grapheme_to_phoneme import END, START, batches, train
-from quickstart import KEPT
 
 import keras_rnnkit as rk
 
@@ -67,6 +68,7 @@ def framed(text):
 def text_layers(folder, pairs=None):
     """Sentences to ids, by the vocabularies in the folder; by those of pairs if given,
     which are written there."""
+    folder.mkdir(parents=True, exist_ok=True)
     layers = []
     for number, (name, way) in enumerate({"source": apart, "target": framed}.items()):
         layer = keras.layers.TextVectorization(8000, standardize=way, ragged=True)
@@ -125,31 +127,39 @@ def report(model, data):
     }
 
 
+def tokens(sentence):
+    """The words and marks of a sentence, as the model is given them."""
+    return [token.decode() for token in tf.strings.split(apart(sentence)).numpy()]
+
+
 def translate(model, layers, sentences):
     """For each sentence its tokens, those of the translation, and the attention."""
     x = layers[0](sentences).to_tensor().numpy()
     options = {"method": "beam", "length_penalty": 1.0, "return_attention": True}
     y, weights = model.generate(x, max_length=LONGEST, **options)
-    read, written = (layer.get_vocabulary() for layer in layers)
+    written = layers[1].get_vocabulary()
     return [
-        ([read[i] for i in source if i], [written[i] for i in target if i], weight)
-        for source, target, weight in zip(x, y, weights, strict=True)
+        (tokens(sentence), [written[i] for i in target if i], weight)
+        for sentence, target, weight in zip(sentences, y, weights, strict=True)
     ]
 
 
+def sentence(text):
+    """A sentence of the command line."""
+    if not text.strip():
+        raise ValueError
+    return text
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sentences", nargs="*", help="sentences to translate")
-    parser.add_argument("--data", default="ted_hrlr_translate/pt_to_en")
-    parser.add_argument("--limit", type=int, help="how many pairs of a split are used")
-    parser.add_argument("--quick", action="store_true", help="a small model")
-    parser.add_argument("--folder", type=Path, help="where the model is kept")
-    parser.add_argument("--seed", type=int, default=0)
+    parser = options.parser(__doc__, "matplotlib", quick="a small model")
+    add = parser.add_argument
+    add("sentences", nargs="*", type=sentence, help="sentences to translate")
+    add("--data", default="ted_hrlr_translate/pt_to_en", help="a file or a data set")
+    add("--limit", type=int, help="how many pairs of a split are used")
     given = parser.parse_args()
     size = QUICK if given.quick else FULL
-    name = f"translate_{Path(given.data).stem}"
-    folder = given.folder or KEPT / (f"{name}-quick" if given.quick else name)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = options.folder(given, f"translate_{Path(given.data).stem}")
     weights, told = folder / "translate.weights.h5", folder / "report.json"
 
     def pairs(split):
@@ -174,13 +184,17 @@ def main():
     sources, targets = given.sentences, []
     if not sources:
         sources, targets = (texts[:3] for texts in pairs("test"))
-    found = translate(model, layers, sources)
+    print("Sentences are read and written in small letters:\n")
+    found, known = translate(model, layers, sources), layers[0].get_vocabulary()
     rk.plots.attention(*found[0]).savefig(folder / "attention.png", dpi=120)
     page = rk.plots.attention_html(found, "Which words a word looks at")
     (folder / "attention.html").write_text(page, "utf-8")
     for source, target, (_, said, _) in zip_longest(sources, targets, found):
         said = " ".join(said).removesuffix(f" {END}")
         print(f"{source}\n    {said}" + (f"\n    ({target})" if target else ""))
+        unknown = [token for token in tokens(source) if token not in known]
+        if unknown:  # all such are one and the same to the model
+            print(f"    not known: {', '.join(unknown)}")
 
 
 if __name__ == "__main__":

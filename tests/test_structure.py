@@ -25,7 +25,7 @@ ALLOWED = {
     "export": {"arguments", "convert", "recurrence", "reservoir", "seq2seq"},
     "saved": {"arguments", "convert"},
     "__main__": set(),
-    "tuning": {"layers"},
+    "tuning": {"arguments", "layers"},
     "datasets": {"arguments", "summary"},
     "plots": set(),
 }

@@ -1,4 +1,5 @@
-"""Runs what the README shows, and writes what it prints there and into the example.
+"""Runs what the README shows, writes what it prints there and into the example, and
+keeps what it made in saved_models/.
 
 python tools/fill_readme.py [--results]
 
@@ -7,6 +8,7 @@ With `--results`, runs nothing and writes the tables of the benchmarks alone.
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
+RUNS, KEPT = ROOT / "runs", ROOT / "saved_models"
 RESULTS = ROOT / "benchmarks" / "results"
 # The blocks that are tables: of which benchmark, and the how manieth there.
 TABLES = {
@@ -31,14 +34,14 @@ TABLES = {
     "g2p": ("grapheme_to_phoneme", None),
 }
 MODELS = {"with attention": "g2p", "without": "g2p_no_attention"}
-# The blocks that are what an example prints: the example, and from where on.
+# The blocks that are what an example prints: the example, its folder, the first words.
 EXAMPLES = {
-    "demo": ("quickstart", "Best:"),
-    "mobile": ("export_to_mobile", "Keras:"),
-    "mackey glass": ("mackey_glass", "units"),
-    "santa fe": ("santa_fe", "units"),
-    "vowels": ("japanese_vowels_esn", "reservoir 0"),
-    "pronounced": ("grapheme_to_phoneme", "phoneme "),
+    "demo": ("quickstart", "quickstart", "Best:"),
+    "mobile": ("export_to_mobile", "mobile", "Keras:"),
+    "mackey glass": ("mackey_glass", "mackey_glass", "units"),
+    "santa fe": ("santa_fe", "santa_fe", "units"),
+    "vowels": ("japanese_vowels_esn", "japanese_vowels_esn", "reservoir 0"),
+    "pronounced": ("grapheme_to_phoneme", "g2p", "phoneme "),
 }
 PRINTS = re.compile(r"It prints.*?:\n\n")
 
@@ -79,7 +82,7 @@ def pronunciations() -> str:
     head += [f"{kind} error, {each}" for each in searches for kind in ("phone", "word")]
     rows = [head, ["---"] * len(head)]
     for model, folder in MODELS.items():
-        found = json.loads((ROOT / f"saved_models/{folder}/report.json").read_text())
+        found = json.loads((KEPT / folder / "report.json").read_text())
         errors = [100 * rate for each in searches for rate in found[each].values()]
         rows.append(
             [
@@ -120,12 +123,32 @@ def main():
     if "--results" in sys.argv[1:]:
         return
     text = fill(text, "output", run_example(text))
-    for name, (file, first) in EXAMPLES.items():
+    for name, (file, folder, first) in EXAMPLES.items():
         printed = run(str(example(file)), cwd=ROOT)
+        shutil.copytree(RUNS / folder, KEPT / folder, dirs_exist_ok=True)
         shown = printed[printed.index(first) :]
         text = fill(text, name, shown)
         README.write_text(text)
         fill_docstring(example(file), shown)
+    fill_kept()
+
+
+def fill_kept():
+    """Writes the numbers of the demo's model into the list of those kept."""
+    report = json.loads((KEPT / "quickstart" / "report.json").read_text())
+    row = report["formats"]["model.tflite"]
+    cells = (
+        f"{row['accuracy']:.4f}",
+        f"{row['parameters']:,}",
+        f"{row['kilobytes']:.0f} kB",
+        f"{row['max_difference']:.1e}",
+    )
+    lines = (KEPT / "README.md").read_text().splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        if line.startswith("| `quickstart/` "):
+            head = line.split("|")[1:4]
+            lines[number] = f"|{'|'.join(head)}| {' | '.join(cells)} |\n"
+    (KEPT / "README.md").write_text("".join(lines))
 
 
 def fill_docstring(path: Path, shown: str):

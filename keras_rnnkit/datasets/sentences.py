@@ -49,6 +49,7 @@ def sentence_pairs(
     Raises:
         FileNotFoundError: there is no file at a `Path`.
         ImportError: `tensorflow_datasets` is not installed.
+        OSError: the data set is not on this machine and cannot be downloaded.
         ValueError: there is neither file nor data set; a line without two sentences; no
             pair; wrong `split` or `languages`.
 
@@ -121,7 +122,13 @@ def load(name, split, languages):
             f"`languages` must be two of the texts that {name!r} has, "
             f"{', '.join(map(repr, texts)) or 'none'}; received {languages!r}"
         )
-    builder.download_and_prepare()
+    try:
+        builder.download_and_prepare()
+    except (OSError, tfds.download.DownloadError) as error:
+        raise OSError(
+            f"data set {name!r} is not on this machine and could not be downloaded: "
+            f"pass the path of a file of pairs as `source`; {error}"
+        ) from error
     alone = split in SPLITS and list(builder.info.splits) == ["train"]
     data = tfds.as_numpy(builder.as_dataset(split="train" if alone else split))
     pairs = [tuple(each[key].decode() for key in keys) for each in data]

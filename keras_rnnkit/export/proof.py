@@ -11,6 +11,10 @@ TOLERANCE = 1e-5  # of a SavedModel
 OF_HALF = 2e-2  # of one that computes in 16 bits
 FORECAST = "forecast"  # the name of that signature
 FIRST = 8  # steps of a forecast that are compared: later ones may differ by chance
+MEASURED = (
+    " (ranges are those of `representative_data`: it has to hold values as large, and "
+    "sequences as long, as any that will come)"
+)
 RANDOM = (
     " (a model that draws at random answers otherwise in each call: pass `check=False`)"
 )
@@ -38,7 +42,8 @@ def prove(served, content, calls, tolerance, quantize) -> dict:
             differences.add(received, expected)
         differences.check(tolerance, quantized=quantize is not None)
     except ValueError as error:
-        raise ValueError(f"{error}: nothing was written{served.hint}") from error
+        hint = MEASURED if quantize in ("int8", "int16x8") else ""
+        raise ValueError(f"{error}: nothing was written{hint}{served.hint}") from error
     return {
         "calls": len(calls),
         **differences.figures(),

@@ -18,7 +18,13 @@ def samples(name, given, specs) -> dict[str, np.ndarray]:
         specs: list of `tf.TensorSpec`.
     """
     if isinstance(given, dict):
-        given = [given[spec.name] for spec in specs if spec.name in given]
+        names = [spec.name for spec in specs]
+        if set(given) != set(names):
+            raise ValueError(
+                f"`{name}` must hold an array for each of {names}; received arrays for "
+                f"{sorted(given)}"
+            )
+        given = [given[each] for each in names]
     given = given if isinstance(given, (list, tuple)) else [given]
     arrays = [np.asarray(x) for x in given]
     shapes = [x.shape for x in arrays]

@@ -6,6 +6,7 @@ from keras_rnnkit.plots.figures import (
     INK,
     MUTED,
     confusion_matrix,
+    legend_above,
     new_figure,
     training_curve,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "attention",
     "attention_html",
     "confusion_matrix",
+    "legend_above",
     "new_figure",
     "training_curve",
 ]

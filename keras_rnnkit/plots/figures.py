@@ -18,6 +18,12 @@ def new_figure(**arguments):
     return Figure(layout="constrained", **arguments)
 
 
+def legend_above(panel):
+    """Puts the legend of a panel above it, where no curve is."""
+    place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
+    panel.legend(frameon=False, ncols=9, **place)
+
+
 def training_curve(history: Mapping[str, Sequence[float]], title: str = ""):
     """Draws each metric of a training over its epochs, its own panel each.
 
@@ -37,7 +43,7 @@ def training_curve(history: Mapping[str, Sequence[float]], title: str = ""):
         panel.plot(epochs, history[name], color=ACCENT, label="training")
         if f"val_{name}" in history:
             panel.plot(epochs, history[f"val_{name}"], color=MUTED, label="validation")
-            panel.legend(frameon=False)
+            legend_above(panel)
         panel.set(xlabel="epoch", ylabel=name, xlim=(1, len(epochs)))
         panel.spines[["top", "right"]].set_visible(False)
     return figure

@@ -86,8 +86,14 @@ class Training:
         """As `keras.Model.compile`; the loss is the cross-entropy of each token.
 
         Args:
+            loss: one of tokens `(batch, steps)` and logits `(batch, steps,
+                vocabulary)`, as `TokenCrossentropy` is, which is the default.
             label_smoothing: of the default loss; see `TokenCrossentropy`.
             weighted_metrics: as in Keras; these leave padding out.
+
+        Raises:
+            ValueError: a loss or a metric that does not take tokens and logits; a loss
+                of probabilities; `label_smoothing` beside a loss of your own.
         """
         if loss is None:
             loss = TokenCrossentropy(label_smoothing)
@@ -97,7 +103,47 @@ class Training:
                 f"{label_smoothing}: give it to the loss"
             )
         metrics = weighted_metrics or None
+        self._check_compiled("loss", loss)
+        for name, given in {
+            "weighted_metrics": metrics,
+            "metrics": kwargs.get("metrics"),
+        }.items():
+            self._check_compiled(name, given)
         super().compile(optimizer, loss, weighted_metrics=metrics, **kwargs)
+
+    def _check_compiled(self, name, given):
+        """Raises `ValueError` unless a loss or metrics take tokens and logits.
+
+        A model of logits alone tries them, in the way that `fit` would.
+        """
+        if given is None:
+            return
+        vocabulary = self.target_embedding.input_dim
+        wants = (
+            f"`{name}` must take tokens `(batch, steps)` and logits `(batch, steps, "
+            f"{vocabulary})`, as `TokenCrossentropy` does; received {given!r}"
+        )
+        for each in keras.tree.flatten(given):
+            each = keras.losses.get(each) if name == "loss" else each
+            if each is keras.losses.sparse_categorical_crossentropy or (
+                name == "loss" and getattr(each, "from_logits", True) is False
+            ):
+                raise ValueError(f"{wants}, which is of probabilities")
+        # No two of these numbers are one, so that no wrong shapes fit by chance.
+        rows, steps = 2, 3
+        logits = keras.Input((steps, vocabulary))
+        probe = keras.Model(logits, keras.layers.Identity()(logits))
+        tokens, weights = ops.ones((rows, steps), "int32"), ops.ones((rows, steps))
+        said = ops.zeros((rows, steps, vocabulary))
+        try:
+            probe.compile(**({"loss": None} | {name: given}))
+            if name == "loss":
+                probe.compute_loss(None, tokens, said, weights)
+            else:
+                probe.compute_metrics(None, tokens, said, weights)
+                probe.reset_metrics()
+        except Exception as error:
+            raise ValueError(f"{wants}: {str(error).splitlines()[0]}") from error
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
