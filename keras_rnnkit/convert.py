@@ -5,6 +5,8 @@ import tensorflow as tf
 
 from keras_rnnkit import cells, layers
 from keras_rnnkit.arguments import PACKAGE
+from keras_rnnkit.layers.forms import check_stream
+from keras_rnnkit.recurrence import as_mask
 
 NAMES = {
     **{name: layers for name in ("RNN", "SimpleRNN", "LSTM", "GRU", "Bidirectional")},
@@ -143,12 +145,24 @@ def stand_in(layer: keras.layers.RNN) -> layers.RNN:
         new.set_weights(layer.get_weights())
         vars(new)["states"] = layer.states
         return new
-    kinds = (type(layer), layers.RNN)
+    kinds = (type(layer), OnThisLoop)
     if type(layer) is keras.layers.RNN:
-        kinds = (layers.RNN,)
-    seen = object.__new__(type(type(layer).__name__, kinds, {"loop": "portable"}))
+        kinds = (OnThisLoop,)
+    seen = object.__new__(type(type(layer).__name__, kinds, {}))
     object.__setattr__(seen, "__dict__", vars(layer))
     return seen
+
+
+class OnThisLoop(layers.RNN):
+    """What a layer of Keras or of a user has behind its own code, as a `stand_in`."""
+
+    loop = "portable"
+
+    def run_checked(self, sequences, initial_state, mask, training, lengths):
+        # Not held to the shapes of states, which Keras knows for vectors only.
+        check_stream(self, lengths)
+        mask = as_mask(mask, lengths, sequences)
+        return self.run(sequences, initial_state, mask, training)
 
 
 def _is_hidden(layer):

@@ -16,7 +16,7 @@ ALLOWED = {
     "cells": {"arguments", "initializers"},
     "recurrence": set(),
     "layers": {"arguments", "cells", "recurrence"},
-    "convert": {"arguments", "cells", "layers"},
+    "convert": {"arguments", "cells", "layers", "recurrence"},
     "reservoir": {
         *{"arguments", "cells", "convert", "initializers", "layers", "plots"},
         *{"recurrence", "summary", "threads"},

@@ -4,9 +4,18 @@ from contextlib import contextmanager
 
 import keras
 
+from keras_rnnkit.arguments import PACKAGE
 from keras_rnnkit.convert import all_layers
 
 OTHERS = "float16", "bfloat16", "float64"
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class ComputesInFloat32(keras.DTypePolicy):
+    """The policy of a layer whose weights have another type: Keras casts them where
+    they are used."""
+
+    compute_dtype = "float32"
 
 
 @contextmanager
@@ -49,7 +58,7 @@ def changes(layer):
         if hasattr(layer, "inputs_quantizer"):
             yield "inputs_quantizer", None
     elif mode or layer.compute_dtype in OTHERS:
-        yield "_dtype_policy", keras.DTypePolicy("float32")
+        yield "_dtype_policy", ComputesInFloat32(layer.variable_dtype)
     if hasattr(layer, "_convert_inputs_to_tensors") and any(
         x.dtype in OTHERS for x in layer.inputs
     ):

@@ -11,7 +11,7 @@ from keras_rnnkit.recurrence import unused
 def input_names(model) -> list[str]:
     """The names of the input layers, in the order of `model.inputs`."""
     if isinstance(model, keras.Sequential):
-        return [model.get_config()["layers"][0]["config"]["name"]]
+        return [x.name for x in model.inputs]
     layers = [x for x in model.layers if isinstance(x, keras.layers.InputLayer)]
     names = {id(layer.output): layer.name for layer in layers}
     return [names[id(x)] for x in model.inputs]

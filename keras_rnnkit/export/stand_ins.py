@@ -72,6 +72,8 @@ def call_at_once(layer, inputs, training=None, mask=None):
 
     def fold(x):
         shape = tf.concat([tf.reduce_prod(sizes, keepdims=True), tf.shape(x)[2:]], 0)
+        if 0 not in x.shape[2:] and None not in x.shape[2:]:
+            shape = [-1, *x.shape[2:]]  # of which the converter knows the sizes
         return shaped(tf.reshape(x, shape), [None, *x.shape[2:]])
 
     kwargs = {"mask": fold(mask)} if mask is not None and takes(inner, "mask") else {}

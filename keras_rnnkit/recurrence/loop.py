@@ -5,6 +5,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from keras_rnnkit.recurrence.blocks import run_in_blocks, write_out
+from keras_rnnkit.recurrence.flat import with_flat_rows
 
 nest = tf.nest
 
@@ -52,7 +53,8 @@ def run(
     held = [] if mask is None else [output]
     if reverse:
         inputs = nest.map_structure(lambda x: tf.reverse(x, [0]), inputs)
-    write = {"arrays": _while, "loop": run_in_blocks, "unrolled": write_out}[form]
+    blocks = with_flat_rows(run_in_blocks)
+    write = {"arrays": _while, "loop": blocks, "unrolled": write_out}[form]
     return write(step, inputs, states, output, held, return_sequences)
 
 
