@@ -1,8 +1,10 @@
 """How models of sequences are trained: teacher forcing, loss and schedule."""
 
+import contextlib
 import math
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -143,15 +145,66 @@ class Training:
                 probe.compute_metrics(None, tokens, said, weights)
                 probe.reset_metrics()
         except Exception as error:
-            raise ValueError(f"{wants}: {str(error).splitlines()[0]}") from error
+            shapes = isinstance(error, tf.errors.OpError)  # those of a kernel say less
+            why = "" if shapes else f": {str(error).splitlines()[0]}"
+            raise ValueError(f"{wants}{why}") from error
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
         if self.optimizer is not None:
             self.optimizer.build(self.trainable_variables)
 
+    def fit(self, x=None, y=None, *args, **kwargs):
+        """As `keras.Model.fit`, of sources and targets.
+
+        A target ends with `end_id`, or goes without where it was cut. Where no row has
+        it a model could not learn to end its answers: that is an error, of arrays at
+        once, of other data in the first batch of a training (but not with
+        `jit_compile=True`, which leaves such checks out).
+
+        Raises:
+            ValueError: no target has `end_id`.
+        """
+        if hasattr(y, "__array__"):
+            tokens = np.asarray(y)
+            if tokens.size and not np.any(tokens == self.end_id):
+                raise ValueError(self._no_end)
+        with self._ends_asked_for():
+            return super().fit(x, y, *args, **kwargs)
+
+    def train_on_batch(self, *args, **kwargs):
+        """As `keras.Model.train_on_batch`, with the error of `fit`."""
+        with self._ends_asked_for():
+            return super().train_on_batch(*args, **kwargs)
+
+    @contextlib.contextmanager
+    def _ends_asked_for(self):
+        """Raises the error of a graph in which no target ends as a `ValueError`."""
+        try:
+            yield
+        except tf.errors.InvalidArgumentError as error:
+            if self._no_end not in error.message:
+                raise
+            raise ValueError(self._no_end) from None
+
+    @property
+    def _no_end(self):
+        return (
+            f"targets must end with `end_id`; received none with {self.end_id}: append "
+            "it to each, before the padding"
+        )
+
     def train_step(self, data):
-        return super().train_step(self._teacher_forced(data))
+        data = self._teacher_forced(data)
+        target = data[1]
+        ended = tf.reduce_any(tf.equal(target, tf.cast(self.end_id, target.dtype)))
+        later = self.optimizer.iterations > 0
+        # Left out by XLA, which has no assertions.
+        there = tf.debugging.Assert(
+            later | ended | tf.equal(tf.size(target), 0), [self._no_end]
+        )
+        with tf.control_dependencies([] if there is None else [there]):
+            return super().train_step(data)
 
     def test_step(self, data):
         return super().test_step(self._teacher_forced(data))
