@@ -14,6 +14,7 @@ from keras_rnnkit.layers.sequence import SequenceLayer, takes
 from keras_rnnkit.recurrence import (
     WAYS,
     FastLoop,
+    current_export,
     current_stream,
     is_fast,
     look,
@@ -195,6 +196,7 @@ class RNN(SequenceLayer, keras.layers.RNN):
                     *given,
                     mask=[] if mask is None else [mask],
                     save=training,
+                    at_once=self.loop == "fast" or current_export() is not None,
                     reference=in_ordinary_ops,
                 )
                 return ops.cast(output, self.compute_dtype), states

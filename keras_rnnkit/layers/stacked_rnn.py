@@ -7,7 +7,7 @@ from keras import tree
 from keras_rnnkit.arguments import PACKAGE, check_choice, check_probability
 from keras_rnnkit.layers.rnn import RNN
 from keras_rnnkit.layers.sequence import SequenceLayer
-from keras_rnnkit.recurrence import current_stream, in_shards
+from keras_rnnkit.recurrence import current_stream, elements, in_shards, is_often
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -201,7 +201,10 @@ class StackedRNN(SequenceLayer):
         # A core takes its rows through all layers in one go. In training, where this
         # would not be faster, XLA would draw other random numbers for the dropout.
         masks = [] if mask is None else [mask]
-        return in_shards(run_rows, x, initial_state or [], masks)
+        often = None
+        if all(layer.loop == "auto" for layer in self.layers):
+            often = is_often(x, elements([w.value for w in self.weights]))
+        return in_shards(run_rows, x, initial_state or [], masks, often=often)
 
     def _runs_whole(self, sequences):
         """Whether XLA can compile the layers as one, for rows apart."""

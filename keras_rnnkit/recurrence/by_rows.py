@@ -1,8 +1,7 @@
 """A function that knows no row from another, compiled for shards of a batch."""
 
-import tensorflow as tf
-
 from keras_rnnkit.recurrence.gradient import Gradients
+from keras_rnnkit.recurrence.often import both_ways, if_often
 from keras_rnnkit.recurrence.shards import (
     added,
     by_batch,
@@ -22,14 +21,17 @@ class RowFunction:
         backward: callable `(rows, shared, d_result) -> (d_rows, d_shared)`.
         reference: callable as `forward`, in ordinary ops, for derivatives of the
             gradients.
+
+    Call arguments:
+        rows, shared: as for `forward`.
+        often: whether to run compiled; see `is_often`.
     """
 
     def __init__(self, forward, backward, reference):
-        self._forward = tf.function(forward, autograph=False, jit_compile=True)
-        self._backward = tf.function(backward, autograph=False, jit_compile=True)
+        self._ordinary, self._compiled = both_ways(forward, backward)
         self._reference = reference
 
-    def __call__(self, rows, shared):
+    def __call__(self, rows, shared, often=None):
         count, number = shard_count(), len(rows)
 
         def parts(values):
@@ -37,12 +39,18 @@ class RowFunction:
 
         def forward(*values):
             rows, shared = parts(values)
-            result = on_shards(lambda rows: self._forward(rows, shared), rows)
+            ordinary, compiled = self._ordinary[0], self._compiled[0]
+            result = if_often(
+                often,
+                lambda: on_shards(lambda rows: compiled(rows, shared), rows),
+                lambda: ordinary(rows, shared),
+            )
             return (result,), []
 
         def backward(values, saved, d_results):
             del saved
             rows, shared = parts(values)
+            ordinary, compiled = self._ordinary[1], self._compiled[1]
 
             def sharded():
                 shards = zip(
@@ -50,14 +58,18 @@ class RowFunction:
                     split(list(d_results), count, fill="zeros"),
                     strict=True,
                 )
-                results = [self._backward(some, shared, *d) for some, d in shards]
+                results = [compiled(some, shared, *d) for some, d in shards]
                 by_rows, by_all = zip(*results, strict=True)
                 return joined(by_rows, rows[0]), added(by_all)
 
             def whole(_):
-                return self._backward(rows, shared, *d_results)
+                return compiled(rows, shared, *d_results)
 
-            d_rows, d_shared = by_batch(rows[0], count, whole, sharded)
+            d_rows, d_shared = if_often(
+                often,
+                lambda: by_batch(rows[0], count, whole, sharded),
+                lambda: ordinary(rows, shared, *d_results),
+            )
             return [*d_rows, *d_shared]
 
         def reference(*values):

@@ -1,9 +1,11 @@
-"""The loop and its gradient, as two functions that XLA compiles. They know no cell."""
+"""The loop and its gradient, as functions that XLA compiles. They know no cell."""
 
 import tensorflow as tf
 
 from keras_rnnkit.recurrence.gradient import gradients
 from keras_rnnkit.recurrence.keep import from_kept, with_kept
+from keras_rnnkit.recurrence.loop import stack
+from keras_rnnkit.recurrence.often import both_ways
 from keras_rnnkit.recurrence.step import (
     Step,
     differentiable,
@@ -55,9 +57,10 @@ class CompiledLoop:
         self.frozen = frozen
         self.reverse = reverse
         self.return_sequences = return_sequences
-        self.forward = tf.function(self._forward, autograph=False, jit_compile=True)
-        self.backward = tf.function(self._backward, autograph=False, jit_compile=True)
-        self.to_input = tf.function(self._to_input, autograph=False, jit_compile=True)
+        self.ordinary, self.compiled = both_ways(
+            self._forward, self._backward, self._to_input
+        )
+        self.forward, self.backward, self.to_input = self.compiled
 
     def _forward(self, x, states, k, row_k, noise, mask, steps, one_row, save):
         """Runs the steps.
@@ -68,7 +71,8 @@ class CompiledLoop:
             noise: list of tensors.
             mask: list of one tensor, or of none.
             steps: int scalar, how many are run; `None` for all.
-            one_row: bool, whether the batch is a single row.
+            one_row: bool, whether the batch is a single row; `None` for what the graph
+                does not know, but XLA will.
             save: bool, whether to return what `backward` needs.
 
         Returns:
@@ -104,8 +108,10 @@ class CompiledLoop:
         saved = _write(_arrays(flat, length + 1), 0, flat)
         joined = both.pack(joined)
 
-        if one_row:  # So little work is done best by one thread, each part in its turn.
-            x = _after(joined[0], x)
+        if one_row is None:
+            one_row = tf.equal(tf.shape(x)[0], 1)
+        if one_row is not False:  # So little is done best by one thread, part by part.
+            x = _after(joined[0], x, one_row)
 
         def run_chunk(first, *carried):
             start = tf.minimum(first + 1, length - chunk)
@@ -212,7 +218,10 @@ class CompiledLoop:
             body,
             (ran - 1, list(d_states), d_held, d_joined, d_seen),
         )
-        d_joined = [_flat(array.stack()) for array in d_joined]
+        d_joined = [
+            _flat(stack(array, length, like))
+            for array, like in zip(d_joined, joined_0, strict=True)
+        ]
         x, before = _swapped(x), [v[:length] for v in before]
         if steps is not None:  # A step not run repeats the last, with a gradient of 0.
             run = tf.minimum(tf.range(length), tf.maximum(steps - 1, 0))
@@ -278,10 +287,10 @@ class Packing:
         return tf.split(*tensors, self.widths, -1) if self.joins else tensors
 
 
-def _after(first, tensor):
+def _after(first, tensor, condition):
     """Returns `tensor`, and has XLA compute what is made of it after `first`."""
     some = tf.reduce_sum(tf.reshape(first, [-1])[:1])  # there may be no rows
-    nothing = tf.where(tf.math.is_nan(some), 0.0, -0.0)
+    nothing = tf.where(tf.math.is_nan(some) & condition, 0.0, -0.0)
     return tensor + tf.cast(nothing, tensor.dtype)
 
 

@@ -4,22 +4,21 @@ import tensorflow as tf
 
 from keras_rnnkit.recurrence.compiled import CompiledLoop
 from keras_rnnkit.recurrence.gradient import Gradients
+from keras_rnnkit.recurrence.often import elements, if_often, is_often
 from keras_rnnkit.recurrence.segments import in_segments, segments_of
 from keras_rnnkit.recurrence.shards import (
     added,
-    at_least,
     by_batch,
     in_xla,
     joined,
     pad,
+    padded_length,
     shard_count,
     split,
 )
 from keras_rnnkit.recurrence.step import differentiable
 
 nest = tf.nest
-
-LENGTHS = sorted(m << e for m in (2, 3) for e in range(2, 28))  # 8, 12, 16, 24, ...
 
 
 class FastLoop:
@@ -28,7 +27,8 @@ class FastLoop:
     The batch is split into one shard a core, which TensorFlow runs side by side. XLA
     compiles for each shape that it meets: where the number of steps is not known when
     the graph is made, the sequences are padded to one of a few lengths, and the loop
-    runs as many steps as there are.
+    runs as many steps as there are. Until a shape has been met often, the same
+    operations run as they are, for all rows at once.
 
     Args:
         cell: has `project`, `recur` and `pointwise`; see `cells.SplitCell`.
@@ -43,7 +43,7 @@ class FastLoop:
         self._graph_forward = tf.function(self._forward, autograph=False)
         self._graph_backward = tf.function(self._backward, autograph=False)
 
-    def __call__(self, x, states, k, row_k, noise, mask, *, save, reference):
+    def __call__(self, x, states, k, row_k, noise, mask, *, save, at_once, reference):
         """Runs the steps.
 
         Args:
@@ -55,15 +55,20 @@ class FastLoop:
             mask: list of one tensor, or of none.
             save: bool, whether gradients will be asked for. If not, they can be had
                 all the same, and cost the forward loop once more.
+            at_once: bool, whether to compile at the first call; else see `is_often`.
             reference: callable `(x, states, k, row_k) -> (output, states)` that does
                 the same in ordinary ops, for derivatives of the gradients.
 
         Returns:
             `(output, states)`.
         """
-        shards = shard_count()
+        shards, often = shard_count(), None
+        if not at_once:
+            often = is_often(x, elements(k) + elements(row_k, 1), row_k)
         forward, backward = self._forward, self._backward
-        if tf.executing_eagerly():  # Side by side, the shards run in a graph alone.
+        # Side by side, the shards run in a graph alone. What may run in two ways takes
+        # long to trace: once for all graphs.
+        if tf.executing_eagerly() or often is not None:
             forward, backward = self._graph_forward, self._graph_backward
         from_zeros = all(map(is_known_zero, states))
         fixed = {name: k[name] for name in self._compiled.frozen if name in k}
@@ -78,13 +83,22 @@ class FastLoop:
                 lambda v: next(values) if differentiable(v) else v, arguments
             )
 
+        def hidden(arguments):
+            (x, states, k, row_k), (noise, mask, fixed) = arguments, given
+            if often is not None and None not in x.shape[:2]:
+                x, noise, mask = without_sizes([x, noise, mask], 2)
+                states, row_k = without_sizes([states, row_k], 1)
+            return [x, states, k, row_k], [noise, mask, fixed]
+
         def run(*values):
-            arguments = with_sources(values)
-            output, states, saved = forward(arguments, given, shards, save, from_zeros)
+            output, states, saved = forward(
+                often, *hidden(with_sources(values)), shards, save, from_zeros
+            )
             return (output, *states), saved
 
         def run_back(values, saved, d_results):
-            return backward(with_sources(values), given, shards, saved, d_results)
+            arguments = hidden(with_sources(values))
+            return backward(often, *arguments, shards, saved, d_results)
 
         def run_reference(*values):
             x, states, free, row_k = with_sources(values)
@@ -100,24 +114,24 @@ class FastLoop:
             output = tf.where(tf.shape(x)[1] > 0, output, tf.zeros_like(output))
         return output, last
 
-    def _forward(self, arguments, given, count, save, from_zeros):
+    def _forward(self, often, arguments, given, count, save, from_zeros):
         (x, states, k, row_k), (noise, mask, fixed) = arguments, given
         plan = None
         if not (save or noise or mask or row_k or self._compiled.reverse or in_xla()):
             plan = segments_of(self._cell, x, states)
         if plan is None:
-            return self._forward_whole(arguments, given, count, save, from_zeros)
+            return self._forward_whole(often, arguments, given, count, save, from_zeros)
 
         def forward(x, states, mask):
             arguments, given = [x, states, k, row_k], [noise, mask, fixed]
-            return self._forward_whole(arguments, given, count, False, False)[:2]
+            return self._forward_whole(often, arguments, given, count, False, False)[:2]
 
         sequences = self._compiled.return_sequences
         met, *results = in_segments(forward, x, states, *plan, sequences)
         results = tf.cond(met, lambda: results, lambda: list(forward(x, states, [])))
         return *results, [[]] * count
 
-    def _forward_whole(self, arguments, given, count, save, from_zeros):
+    def _forward_whole(self, often, arguments, given, count, save, from_zeros):
         (x, states, k, row_k), (noise, mask, fixed) = arguments, given
         k = k | fixed
         if from_zeros:  # XLA makes them itself, and knows them when it compiles.
@@ -128,14 +142,13 @@ class FastLoop:
 
         values = [x, states, row_k, noise, mask]
 
-        def run(values, one_row):
+        def run(values, one_row, functions=self._compiled.compiled):
             x, states, row_k, noise, mask = values
-            return self._compiled.forward(
-                x, states, k, row_k, noise, mask, steps, one_row, save
-            )
+            one_row = None if x.shape[0] is None else one_row
+            return functions[0](x, states, k, row_k, noise, mask, steps, one_row, save)
 
-        def whole(one_row):
-            output, last, saved = run(values, one_row)
+        def whole(*how):
+            output, last, saved = run(values, *how)
             none = nest.map_structure(lambda v: v[:, :0], saved)
             return output, last, [saved] + [none] * (count - 1)
 
@@ -145,12 +158,16 @@ class FastLoop:
             output, last = joined(zip(outputs, lasts, strict=True), x)
             return output, last, list(saved)
 
-        output, last, saved = by_batch(x, count, whole, sharded)
+        output, last, saved = if_often(
+            often,
+            lambda: by_batch(x, count, whole, sharded),
+            lambda: whole(False, self._compiled.ordinary),
+        )
         if extra is not None and self._compiled.return_sequences:
             output = output[:, :steps]
         return output, last, saved
 
-    def _backward(self, arguments, given, count, saved, d_results):
+    def _backward(self, often, arguments, given, count, saved, d_results):
         (x, states, k, row_k), (noise, mask, fixed) = arguments, given
         d_output, *d_states = d_results
         steps, extra, (x, noise, mask) = pad_steps(
@@ -160,23 +177,25 @@ class FastLoop:
             d_output = pad(d_output, 1, [0, extra])
         shared, k = sum(map(differentiable, nest.flatten(k))), k | fixed
 
-        def run(values, d_results, saved, one_row):
+        def run(values, d_results, saved, one_row, functions=self._compiled.compiled):
+            forward, backward, to_input = functions
             x, states, row_k, noise, mask = values
             d_output, d_states = d_results
             if not nest.flatten(saved):
-                _, _, saved = self._compiled.forward(
-                    x, states, k, row_k, noise, mask, steps, one_row, True
+                one = None if x.shape[0] is None else one_row
+                _, _, saved = forward(
+                    x, states, k, row_k, noise, mask, steps, one, True
                 )
-            d_z, d_states, d_weights = self._compiled.backward(
+            d_z, d_states, d_weights = backward(
                 x, k, row_k, noise, mask, steps, one_row, saved, d_output, d_states
             )
-            d_x = self._compiled.to_input(x, k, row_k, d_z)
+            d_x = to_input(x, k, row_k, d_z)
             return [d_x, d_states, d_weights[shared:]], d_weights[:shared]
 
         values, d_results = [x, states, row_k, noise, mask], [d_output, d_states]
 
-        def whole(one_row):
-            return run(values, d_results, saved[0], one_row)
+        def whole(*how):
+            return run(values, d_results, saved[0], *how)
 
         def sharded():
             shards = zip(
@@ -188,7 +207,11 @@ class FastLoop:
             by_rows, by_k = zip(*[run(*s, False) for s in shards], strict=True)
             return joined(by_rows, x), added(by_k)
 
-        (d_x, d_states, d_row_k), d_k = by_batch(x, count, whole, sharded)
+        (d_x, d_states, d_row_k), d_k = if_often(
+            often,
+            lambda: by_batch(x, count, whole, sharded),
+            lambda: whole(False, self._compiled.ordinary),
+        )
         if extra is not None:
             d_x = d_x[:, extra:] if self._compiled.reverse else d_x[:, :steps]
         return [d_x, *d_states, *d_k, *d_row_k]
@@ -209,9 +232,19 @@ def pad_steps(tensors, front=False):
     if x.shape[1] is not None:
         return None, None, tensors
     steps = tf.shape(x)[1]
-    extra = at_least(steps, LENGTHS) - steps
+    extra = padded_length(steps) - steps
     widths = [extra, 0] if front else [0, extra]
     return steps, extra, nest.map_structure(lambda v: pad(v, 1, widths), tensors)
+
+
+def without_sizes(tensors, count):
+    """The tensors, of which the graph no longer knows the first sizes."""
+
+    def without(tensor):
+        shape = [*[None] * count, *tensor.shape[count:]]
+        return tf.raw_ops.PlaceholderWithDefault(input=tensor, shape=shape)
+
+    return nest.map_structure(without, tensors)
 
 
 def is_known_zero(tensor):

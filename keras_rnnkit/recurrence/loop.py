@@ -105,11 +105,11 @@ def _while(step, inputs, states, output, held, return_sequences):
         (tf.constant(0), held, states, outputs),
         maximum_iterations=steps,
     )
-    outputs = _stack(outputs, size, output)
+    outputs = stack(outputs, size, output)
     return outputs if return_sequences else outputs[0], states
 
 
-def _stack(array, size, output):
+def stack(array, size, output):
     """`array.stack()`, for zero steps and an unknown batch too."""
     if tf.executing_eagerly() or output.shape.is_fully_defined():
         return array.stack()

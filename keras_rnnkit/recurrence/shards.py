@@ -6,11 +6,15 @@ from contextlib import contextmanager
 
 import tensorflow as tf
 
+from keras_rnnkit.recurrence.way import ordinary_ops
+
 nest = tf.nest
 
 MOST_SHARDS = 16
+# XLA compiles for each size that it meets: one that the graph does not know is padded
+# to one of these.
 ROWS = [2, 4, *sorted(m << e for m in (4, 5, 6, 7) for e in range(1, 28))]
-
+LENGTHS = sorted(m << e for m in (2, 3) for e in range(2, 28))  # 8, 12, 16, 24, ...
 
 _local = threading.local()
 
@@ -58,27 +62,35 @@ def available_cores() -> int:
 
 
 def by_batch(x, count, whole, sharded):
-    """Calls `sharded`, or `whole` if there is one shard or one row.
+    """Calls `sharded`, or `whole` for one row, or if one shard needs no padding.
 
     Args:
         x: `(batch, ...)`.
         count: number of shards.
         whole: callable; its argument tells whether there is one row.
     """
-
-    def several():
-        return sharded() if count > 1 else whole(False)
-
     rows = x.shape[0]
-    if rows is not None:
-        return several() if rows > 1 else whole(True)
-    return tf.cond(tf.shape(x)[0] > 1, several, lambda: whole(True))
+    if rows is None:
+        several = (lambda: whole(False)) if in_xla() else sharded
+        return tf.cond(tf.shape(x)[0] > 1, several, lambda: whole(True))
+    return sharded() if rows > 1 and count > 1 else whole(rows == 1)
 
 
-def in_shards(function, *values):
-    """Has XLA compile a function, and calls it on shards; see `on_shards`."""
-    function = tf.function(function, autograph=False, jit_compile=True)
-    return on_shards(function, *values)
+def in_shards(function, *values, often=None):
+    """Has XLA compile a function, and calls it on shards; see `on_shards`.
+
+    Args:
+        often: bool tensor; where it is False, ordinary ops run. Default: True.
+    """
+    compiled = tf.function(function, autograph=False, jit_compile=True)
+    if often is None:
+        return on_shards(compiled, *values)
+
+    def ordinary():
+        with ordinary_ops():
+            return function(*values)
+
+    return tf.cond(often, lambda: on_shards(compiled, *values), ordinary)
 
 
 def on_shards(function, *values):
@@ -109,7 +121,7 @@ def split(tensors, count, fill="last"):
     batch = flat[0].shape[0]
     if batch is None:
         batch = tf.shape(flat[0])[0]
-        missing = at_least(-(-batch // count), ROWS) * count - batch
+        missing = padded_rows(batch, count) - batch
     else:
         missing = max(-(-batch // count), 2) * count - batch
 
@@ -124,6 +136,16 @@ def split(tensors, count, fill="last"):
         flat = filled()
     shards = zip(*[tf.split(v, count) for v in flat], strict=True)
     return [nest.pack_sequence_as(tensors, shard) for shard in shards]
+
+
+def padded_rows(batch, count):
+    """How many rows a batch that the graph does not know has once it is split."""
+    return at_least(-(-batch // count), ROWS) * count
+
+
+def padded_length(steps):
+    """How many steps a sequence has once it is padded."""
+    return at_least(steps, LENGTHS)
 
 
 def at_least(number, sizes):

@@ -1,6 +1,8 @@
 """Which way the loop runs."""
 
 import functools
+import threading
+from contextlib import contextmanager
 
 import tensorflow as tf
 
@@ -8,6 +10,19 @@ from keras_rnnkit.recurrence.exported import current_export
 
 WAYS = "auto", "portable", "fast"
 FEW_STEPS = 4
+
+_local = threading.local()
+
+
+@contextmanager
+def ordinary_ops():
+    """Has loops inside run in ordinary ops, but those that are asked to be fast."""
+    before = getattr(_local, "ordinary", False)
+    _local.ordinary = True
+    try:
+        yield
+    finally:
+        _local.ordinary = before
 
 
 def is_fast(loop: str, *, unroll: bool, steps: int | None, batch: int | None) -> bool:
@@ -17,7 +32,7 @@ def is_fast(loop: str, *, unroll: bool, steps: int | None, batch: int | None) ->
     nor for no steps or rows, nor inside `tf.vectorized_map`, which loses gradients that
     are a function's own. With `loop="auto"` neither where compiling would not pay,
     for a few steps, in eager calls, which are mostly single, beside a GPU or a TPU; nor
-    in a TensorFlow that was built without XLA.
+    in a TensorFlow that was built without XLA, nor inside `ordinary_ops`.
 
     Args:
         loop: "auto", "portable" or "fast".
@@ -36,7 +51,8 @@ def is_fast(loop: str, *, unroll: bool, steps: int | None, batch: int | None) ->
         if device.device_type != "CPU"
     ]
     return (
-        not tf.executing_eagerly()
+        not getattr(_local, "ordinary", False)
+        and not tf.executing_eagerly()
         and not accelerators
         and (steps is None or steps > FEW_STEPS)
         and has_xla()

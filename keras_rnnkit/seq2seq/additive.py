@@ -2,9 +2,19 @@
 
 import tensorflow as tf
 
-from keras_rnnkit.recurrence import RowFunction, is_fast, pad, pad_steps, wide, write_at
+from keras_rnnkit.recurrence import (
+    RowFunction,
+    elements,
+    is_fast,
+    is_often,
+    pad,
+    pad_steps,
+    wide,
+    write_at,
+)
 
 BLOCK_BYTES = 1 << 18  # a share of the cache of a core
+TANH = 16  # products take as long
 
 
 def additive_scores(query, keys, scale, loop="auto"):
@@ -23,9 +33,12 @@ def additive_scores(query, keys, scale, loop="auto"):
     if not is_fast(loop, unroll=False, steps=steps, batch=batch):
         return at_once([query, keys], [scale])
     shape = batch, steps, keys.shape[1]
+    often = None
+    if loop != "fast":
+        often = is_often(query, TANH * elements(keys, 1), keys)
     count, _, query = pad_steps(query)
     source, _, keys = pad_steps(keys)
-    scores = in_parts([query, keys], [scale])[:, :count, :source]
+    scores = in_parts([query, keys], [scale], often)[:, :count, :source]
     return tf.ensure_shape(scores, shape)
 
 

@@ -138,7 +138,7 @@ class AttentionDecoder(RNN):
         output, *states = outputs if self.return_state else [outputs]
         k = cell.constants()
         vars(k).update(rows)
-        loop = "fast" if self._is_to_be_fast(sequences.shape) else "portable"
+        loop = self.loop if self._is_to_be_fast(sequences.shape) else "portable"
         if cell.input_feeding:
             output, query = tf.split(output, [cell.units, cell.query_size], axis=-1)
             _, weights = cell.look(query, k, loop)
