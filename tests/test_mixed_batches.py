@@ -143,11 +143,9 @@ def derivatives(layer, x, mask, training, second=False):
             loss = sum(tf.reduce_sum(y * y) for y in tf.nest.flatten(outputs))
         first = tape.gradient(loss, [x, *weights], unconnected_gradients="zero")
         total = tf.reduce_sum(first[0] ** 2)
-    return (
-        outputs,
-        first,
-        outer.gradient(total, x, unconnected_gradients="zero") if second else [],
-    )
+    if not second:
+        return outputs, first
+    return outputs, first, outer.gradient(total, x, unconnected_gradients="zero")
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -181,7 +179,7 @@ def test_a_stack_of_known_steps_counts_its_rows(rng):
     options = {"autospec": True, "side_effect": FastLoop.__call__}
     with mock.patch.object(FastLoop, "__call__", **options) as spy:
         run.get_concrete_function()
-    assert spy.call_count >= 2  # compiled whole, by two layers
+    assert spy.call_count == 2  # the two layers as they are compiled; else ordinary ops
     for rows in (1, 2, 2, 2, 5, 1, 2, 2):
         x = tf.random.normal((rows, 9, 3))
         assert_close(run(x), plain(x))

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_rnnkit as rk
 from keras_rnnkit.seq2seq import TokenCrossentropy
@@ -111,3 +112,34 @@ def test_a_wrong_call_says_what_to_do(rng):
     np.testing.assert_allclose(
         model.predict((x, shifted(y)), verbose=0), model((x, shifted(y))), atol=1e-6
     )
+
+
+@pytest.mark.parametrize("loss", ["mse", "categorical_crossentropy"])
+def test_a_loss_that_does_not_fit_is_refused_when_it_is_compiled(loss):
+    with pytest.raises(ValueError, match=r"`loss` must take tokens .* and logits"):
+        make().compile("adam", loss)
+    with pytest.raises(ValueError, match="which is of probabilities"):
+        make().compile("adam", "sparse_categorical_crossentropy")
+    with pytest.raises(ValueError, match="`weighted_metrics` must take tokens"):
+        make().compile("adam", weighted_metrics=["mae"])
+
+
+@pytest.mark.parametrize("as_dataset", [False, True])
+def test_targets_without_an_end_are_refused(as_dataset, rng):
+    model = make()
+    model.compile("adam")
+    source, target = pairs(rng, 8)
+    assert (target == model.end_id).any()
+    model.fit(source, target, verbose=0)
+    endless = np.where(target == model.end_id, 0, target)
+    new = make()
+    new.compile("adam")
+    data = (source, endless)
+    if as_dataset:
+        data = (tf.data.Dataset.from_tensor_slices(data).batch(4),)
+    before = [w.numpy() for w in new.trainable_weights] if new.built else None
+    with pytest.raises(ValueError, match=r"must end with `end_id`; received none with"):
+        new.fit(*data, verbose=0)
+    if before:
+        for w, value in zip(new.trainable_weights, before, strict=True):
+            np.testing.assert_array_equal(w, value)

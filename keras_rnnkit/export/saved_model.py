@@ -59,7 +59,7 @@ def export_saved_model(
     `reset` sets them to zero and returns them.
 
     Args:
-        model: a built functional or sequential model, or a `Seq2Seq`, whose signatures
+        model: a built model, as in `export_tflite`; of a `Seq2Seq` the signatures
             `generate`, greedy, and `generate_beam` take `source`.
         path: the folder to write; an earlier one is replaced once the new one is whole.
         batch_size: int, or None for any; a stateful model has its own.

@@ -59,8 +59,11 @@ def export_tflite(
     inputs, and compared with the Keras model before it appears under `path`.
 
     Args:
-        model: a built functional or sequential model, or a `Seq2Seq`. Recurrent layers
-            of Keras are replaced as by `from_keras`.
+        model: a built model: functional, sequential, a `Seq2Seq`, or a class of your
+            own that was called once. Recurrent layers of Keras, in layers of your own
+            too, run on the loops of this package while it is traced; what computes in
+            another type than float32, or was quantized by Keras, is written in float32.
+            The model itself stays as it is.
         path: the file to write; an earlier one stays if the export fails.
         batch_size: int, the number of sequences that a call takes, or None for any.
         time_steps: "model" for what the model's inputs say, int, or None for any: the
@@ -106,9 +109,9 @@ def export_tflite(
         `ExportReport`.
 
     Raises:
-        ValueError: a wrong argument; a model that has not been built, computes in
-            another type than float32, or cannot be written or streamed as asked for,
-            with the layer and the reason; a difference above `tolerance`.
+        ValueError: a wrong argument; a model that has not been built, or cannot be
+            written or streamed as asked for, with the layer and the reason; a
+            difference above `tolerance`.
         RuntimeError: TFLite's converter broke down.
     """
     check_arguments(quantize, batch_size, time_steps, representative_data, check)
