@@ -176,7 +176,7 @@ WRONG = {
     ),
     "data of other names": (
         "export m.keras m.tflite --data x.npz",
-        "must hold 1 arrays",
+        "must hold an array for each of ['frames']; received arrays for ['x']",
     ),
     "no folder to write to": (
         "export m.keras nowhere/m.tflite",

@@ -8,7 +8,6 @@ from keras import layers
 
 import keras_rnnkit as rk
 from tests.helpers import assert_close, randomize
-from tests.test_convert import Subclassed
 
 
 def classifier():
@@ -178,22 +177,3 @@ def test_the_number_of_steps_can_be_changed(make, time_steps, lengths, rng, tmp_
     inputs = [draw(model, rng, 1, steps) for steps in lengths]
     assert_file_equals(model.call, path, inputs)
     assert_builtin(report.ops)
-
-
-def test_a_subclassed_model_raises(rng, tmp_path):
-    model = Subclassed()
-    model(np.zeros((1, 7, 3), "float32"))
-    with pytest.raises(ValueError, match="functional or sequential.*`Subclassed`"):
-        rk.export_tflite(model, tmp_path / "m.tflite")
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("nested", [False, True])
-def test_another_type_than_float32_raises_with_the_layer(nested, tmp_path):
-    layer = layers.LSTM(3, dtype="mixed_float16", name="of_halves")
-    model = keras.Sequential([keras.Input((7, 3)), layer])
-    if nested:
-        model = keras.Sequential([keras.Input((7, 3)), model])
-    with pytest.raises(ValueError, match="`of_halves` must compute in float32.*16"):
-        rk.export_tflite(model, tmp_path / "m.tflite")
-    assert not list(tmp_path.iterdir())

@@ -19,7 +19,7 @@ TINY = 1e-30  # keeps an output of zeros from a division by zero
 # Of a float file, whose bound is on the largest difference: that of a part, over it
 OF_A_PART = 100.0
 # Of a quantized file: the steps of an output's scale that no part can be held to
-STEPS = 4
+STEPS = 2
 SIGNIFICANT = 3.0  # deviations
 FEWEST_CALLS = 9  # to be told apart by the size of their inputs
 PROBABLE = 1e-3  # how far probabilities may be from a sum of one
@@ -285,7 +285,7 @@ class Sums:
             error = math.sqrt(ee / n)
             spread = math.sqrt(max(yy / n - (y / n) ** 2, 0.0))
             gain = (ey / n - e * y / n**2) / max(spread**2, TINY)
-            chance = SIGNIFICANT * error / math.sqrt(n) + STEPS * step / 2
+            chance = SIGNIFICANT * error / math.sqrt(n) + step / 2
             chance += 0.1 * max(measure - size, 0.0)
             gain = math.copysign(max(abs(gain) - chance / max(spread, TINY), 0.0), gain)
             yield error / measure, max(error - STEPS * step, 0.0) / measure, gain

@@ -17,7 +17,7 @@ from keras_rnnkit.recurrence.gradient import forget_gradients
 from keras_rnnkit.recurrence.keep import keep
 from keras_rnnkit.recurrence.loop import run
 from keras_rnnkit.recurrence.masks import as_mask, check_lengths_within
-from keras_rnnkit.recurrence.often import elements, is_often
+from keras_rnnkit.recurrence.often import at_once, elements, is_often
 from keras_rnnkit.recurrence.padding import as_arrays, pad_rows, padded
 from keras_rnnkit.recurrence.shards import LENGTHS, in_shards, pad, side_by_side
 from keras_rnnkit.recurrence.step import are_only_summed, look, specs_of_step, wide
@@ -38,6 +38,7 @@ __all__ = [
     "are_only_summed",
     "as_arrays",
     "as_mask",
+    "at_once",
     "check_lengths_within",
     "current_export",
     "current_stream",

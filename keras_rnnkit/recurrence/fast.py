@@ -67,9 +67,11 @@ class FastLoop:
             often = is_often(x, elements(k) + elements(row_k, 1), row_k)
         forward, backward = self._forward, self._backward
         # Side by side, the shards run in a graph alone. What may run in two ways takes
-        # long to trace: once for all graphs.
+        # long to trace: once for all graphs, also those made for one batch size.
+        hides = often is not None and x.shape[0] is not None
         if tf.executing_eagerly() or often is not None:
             forward, backward = self._graph_forward, self._graph_backward
+        shaped = self._without_sizes if hides else lambda *values: values
         from_zeros = all(map(is_known_zero, states))
         fixed = {name: k[name] for name in self._compiled.frozen if name in k}
         free = {name: value for name, value in k.items() if name not in fixed}
@@ -83,22 +85,15 @@ class FastLoop:
                 lambda v: next(values) if differentiable(v) else v, arguments
             )
 
-        def hidden(arguments):
-            (x, states, k, row_k), (noise, mask, fixed) = arguments, given
-            if often is not None and None not in x.shape[:2]:
-                x, noise, mask = without_sizes([x, noise, mask], 2)
-                states, row_k = without_sizes([states, row_k], 1)
-            return [x, states, k, row_k], [noise, mask, fixed]
-
         def run(*values):
             output, states, saved = forward(
-                often, *hidden(with_sources(values)), shards, save, from_zeros
+                often, *shaped(with_sources(values), given), shards, save, from_zeros
             )
             return (output, *states), saved
 
         def run_back(values, saved, d_results):
-            arguments = hidden(with_sources(values))
-            return backward(often, *arguments, shards, saved, d_results)
+            arguments = shaped(with_sources(values), given, d_results)
+            return backward(often, *arguments, shards, saved)
 
         def run_reference(*values):
             x, states, free, row_k = with_sources(values)
@@ -113,6 +108,18 @@ class FastLoop:
         if x.shape[1] is None and not self._compiled.return_sequences:
             output = tf.where(tf.shape(x)[1] > 0, output, tf.zeros_like(output))
         return output, last
+
+    def _without_sizes(self, arguments, given, d_results=None):
+        """The same values, of which the graph no longer knows batch and steps."""
+        (x, states, k, row_k), (noise, mask, fixed) = arguments, given
+        x, noise, mask = without_sizes([x, noise, mask], 2)
+        states, row_k = without_sizes([states, row_k], 1)
+        values = [x, states, k, row_k], [noise, mask, fixed]
+        if d_results is None:
+            return values
+        d_output, *d_states = d_results
+        d_output = without_sizes(d_output, 2 if self._compiled.return_sequences else 1)
+        return *values, [d_output, *without_sizes(d_states, 1)]
 
     def _forward(self, often, arguments, given, count, save, from_zeros):
         (x, states, k, row_k), (noise, mask, fixed) = arguments, given
@@ -167,7 +174,7 @@ class FastLoop:
             output = output[:, :steps]
         return output, last, saved
 
-    def _backward(self, often, arguments, given, count, saved, d_results):
+    def _backward(self, often, arguments, given, d_results, count, saved):
         (x, states, k, row_k), (noise, mask, fixed) = arguments, given
         d_output, *d_states = d_results
         steps, extra, (x, noise, mask) = pad_steps(

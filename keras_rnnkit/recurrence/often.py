@@ -1,5 +1,8 @@
 """Whether a shape has been met so often that it pays to compile it."""
 
+import threading
+from contextlib import contextmanager
+
 import tensorflow as tf
 
 from keras_rnnkit.recurrence.shards import (
@@ -17,10 +20,23 @@ PRODUCTS = 1 << 20
 # Compiling takes the time of some thousands of these steps. That much has to have run.
 ENOUGH = 10_000
 # A shape that most calls have had is likely to come again: the third call compiles it,
-# or the first one if a call is as much work as this, or as that, if the graph has been
-# made for this shape.
-TIMES, LARGE, LARGE_IF_KNOWN = 3, 256, 64
+# or the first one if a call is as much work as this.
+TIMES, LARGE = 3, 256
 ENDLESS = 1 << 40
+
+_local = threading.local()
+
+
+@contextmanager
+def at_once():
+    """Has every shape inside compile when it is first met: rows then give the same, to
+    the bit, whatever came before."""
+    before = getattr(_local, "at_once", False)
+    _local.at_once = True
+    try:
+        yield
+    finally:
+        _local.at_once = before
 
 
 def is_often(x, products, others=()) -> tf.Tensor | None:
@@ -38,7 +54,7 @@ def is_often(x, products, others=()) -> tf.Tensor | None:
     Returns:
         A bool tensor; `None` for yes, wherever this is known before the graph runs.
     """
-    if in_xla():
+    if in_xla() or getattr(_local, "at_once", False):
         return None
     known, count = x.shape[0], shard_count()
     rows = known
@@ -51,7 +67,7 @@ def is_often(x, products, others=()) -> tf.Tensor | None:
         unknown = [axis for axis, n in enumerate(tensor.shape) if axis and n is None]
         sizes += [padded_length(tf.shape(tensor)[axis]) for axis in unknown]
     work = _float(steps) * (1 + _float(rows) * _float(products) / PRODUCTS)
-    if not sizes and work >= LARGE_IF_KNOWN:
+    if not sizes:  # The graph has been made for this shape.
         return None
     shape = tf.constant(1, tf.int64)
     for size in sizes:

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_rnnkit.arguments import check_choice, check_count
+from keras_rnnkit.recurrence import at_once
 from keras_rnnkit.seq2seq import search
 
 PAD = 0
@@ -136,7 +137,8 @@ class Generation:
 
             def run_search(source, seed):
                 more = {"seed": seed} if method == "sample" else {}
-                return self.search(source, method, **options, **more)
+                with at_once():
+                    return self.search(source, method, **options, **more)
 
             known[key] = tf.function(
                 run_search,
