@@ -21,6 +21,7 @@ from keras_rnnkit.recurrence import (
     in_shards,
     is_fast,
     keep,
+    often,
     pad_steps,
 )
 from tests.helpers import TOLERANCE, assert_close, randomize
@@ -28,7 +29,11 @@ from tests.helpers import TOLERANCE, assert_close, randomize
 
 @pytest.fixture(autouse=True)
 def runs(request, monkeypatch):
-    """Counts how often a fast loop is traced or run; sets two shards, or as asked."""
+    """Counts how often a fast loop is traced or run; sets two shards, or as asked.
+
+    A shape is compiled at once, as it is for much work; else, see test_mixed_batches.
+    """
+    monkeypatch.setattr(often, "LARGE", 0)
     name, count = "get_intra_op_parallelism_threads", getattr(request, "param", 2)
     monkeypatch.setattr(tf.config.threading, name, lambda: count)
     options = {"autospec": True, "side_effect": FastLoop.__call__}

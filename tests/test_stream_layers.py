@@ -166,7 +166,6 @@ NAMED = {
         ),
         gru(),
     ),
-    "ConvLSTM": lambda: in_a_row(layers.ConvLSTM1D(2, 3, name="look"), shape=(9, 8, 1)),
 }
 
 

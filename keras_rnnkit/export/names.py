@@ -44,7 +44,7 @@ def identifier(name: str) -> str:
 
 def by_signature(model, given):
     """Data by the names of a signature, if it came by those of the model's inputs."""
-    if not isinstance(given, dict) or not model.inputs:  # as a `Seq2Seq` has none
+    if not isinstance(given, dict) or not hasattr(model, "inputs"):  # a `Seq2Seq`
         return given
     names = dict(zip(input_names(model), signature_names(model), strict=True))
     return {names.get(name, name): x for name, x in given.items()}
