@@ -74,7 +74,8 @@ def check_form(model, form):
 
 def check_types(model):
     """Raises `ValueError` where TFLite has no ops for what a layer computes with."""
-    strings = [x.name for x in model.inputs or () if x.dtype == "string"]
+    inputs = getattr(model, "inputs", None) or ()  # a `Seq2Seq` has none
+    strings = [x.name for x in inputs if x.dtype == "string"]
     tables = [
         layer.name
         for layer in all_layers(model)
