@@ -49,6 +49,11 @@ def extends(stock: type | None, *options_from: type):
     return decorate
 
 
+def takes(layer, argument: str) -> bool:
+    """Whether a layer's or cell's `call` has an argument."""
+    return argument in inspect.signature(layer.call).parameters
+
+
 def check_positive_integer(name: str, value) -> None:
     """Raises `ValueError` unless `value` is an integer of at least 1."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:

@@ -7,14 +7,14 @@ import keras
 import tensorflow as tf
 from keras import ops, tree
 
+from keras_rnnkit.arguments import takes
 from keras_rnnkit.convert import all_layers
 from keras_rnnkit.recurrence import Export
 
 
 def call_layer(layer, *args, **kwargs):
     """Calls a layer, or an operation of `keras.ops`, for inference."""
-    is_layer = isinstance(layer, keras.layers.Layer)
-    if is_layer and "training" in inspect.signature(layer.call).parameters:
+    if isinstance(layer, keras.layers.Layer) and takes(layer, "training"):
         kwargs["training"] = False
     return layer(*args, **kwargs)
 

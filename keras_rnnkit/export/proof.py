@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from keras_rnnkit.convert import all_layers
+from keras_rnnkit.export.checks import CALIBRATED
 from keras_rnnkit.export.difference import Differences
 from keras_rnnkit.recurrence import Export
 
@@ -42,7 +43,7 @@ def prove(served, content, calls, tolerance, quantize) -> dict:
             differences.add(received, expected)
         differences.check(tolerance, quantized=quantize is not None)
     except ValueError as error:
-        hint = MEASURED if quantize in ("int8", "int16x8") else ""
+        hint = MEASURED if quantize in CALIBRATED else ""
         raise ValueError(f"{error}: nothing was written{hint}{served.hint}") from error
     return {
         "calls": len(calls),

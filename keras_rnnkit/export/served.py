@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_rnnkit.convert import all_layers
+from keras_rnnkit.export.proof import as_traced
 from keras_rnnkit.export.runtime import TFLiteModel
 from keras_rnnkit.export.samples import random_calls, tokens_of
 from keras_rnnkit.export.saved_model import (
@@ -47,16 +48,9 @@ class Whole:
                     f"`{layer.name}` must not be stateful in a file without states; "
                     "received `stateful=True`: pass `streaming=True`"
                 )
-        self._take(model)
-        self.specs = input_signature(model, batch_size, time_steps)
-
-    def _take(self, model):
-        def run(**inputs):
-            with Export("arrays").tracing():  # XLA would compile for seconds
-                return serve(model, **inputs)
-
         self.model = model
-        self._run = tf.function(run, autograph=False)
+        self._run = as_traced(lambda **inputs: serve(model, **inputs))
+        self.specs = input_signature(model, batch_size, time_steps)
 
     def random_calls(self):
         """Inputs to compare on."""
@@ -74,10 +68,8 @@ class Whole:
     def expected(self, calls):
         """What the model returns, call by call."""
         for inputs in calls:
-            specs = {n: tf.TensorSpec(x.shape, x.dtype) for n, x in inputs.items()}
-            run = self._run.get_concrete_function(**specs)
             tensors = {name: tf.constant(x) for name, x in inputs.items()}
-            yield {name: y.numpy() for name, y in run(**tensors).items()}
+            yield {name: y.numpy() for name, y in self._run(tensors).items()}
 
     def received(self, content, calls):
         """The file as it runs, and what it returns, call by call."""
@@ -118,12 +110,7 @@ class Forecast(Whole):
         self._warmup = None if steps == "model" else steps
         endpoint = forecast_endpoint(*self._arguments, self._warmup)
         ((run, self.specs),) = endpoint.values()
-
-        def run_here(**inputs):
-            with Export("arrays").tracing():
-                return run(**inputs)
-
-        self._run = tf.function(run_here, autograph=False)
+        self._run = as_traced(run)
 
     def endpoints(self, export):
         endpoint = forecast_endpoint(*self._arguments, self._warmup, form="loop")
@@ -162,12 +149,7 @@ class Answers(Whole):
         self.model = model
         self.specs = [source_spec(batch_size, time_steps)]
         self._answer = answer(model, max_length)
-
-        def run(source):
-            with Export("arrays").tracing():
-                return self._answer(source)
-
-        self._run = tf.function(run, autograph=False)
+        self._run = as_traced(self._answer)
 
     def random_calls(self):
         return random_calls(self.specs, tokens=source_tokens(self.model))

@@ -5,7 +5,6 @@ The model itself stays as it is: for as long as an export lasts, its layers have
 within a user's own layers and models too, which cannot be rebuilt from outside.
 """
 
-import inspect
 import threading
 from contextlib import contextmanager
 from functools import partial, wraps
@@ -13,8 +12,9 @@ from functools import partial, wraps
 import keras
 import tensorflow as tf
 
+from keras_rnnkit.arguments import takes
 from keras_rnnkit.convert import all_layers, is_stock, stand_in
-from keras_rnnkit.recurrence import current_export
+from keras_rnnkit.recurrence import current_export, shaped
 
 _turn = threading.RLock()  # one export at a time has its stand-ins in a model
 
@@ -83,14 +83,3 @@ def call_at_once(layer, inputs, training=None, mask=None):
         y = inner.call(fold(inputs), **kwargs)
     outputs = tf.reshape(y, tf.concat([sizes, tf.shape(y)[1:]], 0))
     return shaped(outputs, [*inputs.shape[:2], *y.shape[1:]])
-
-
-def shaped(x, shape):
-    """The tensor with what is known of its shape; TFLite has no `tf.ensure_shape`."""
-    x.set_shape(shape)
-    return x
-
-
-def takes(layer, argument: str) -> bool:
-    """Whether the `call` of a layer has an argument."""
-    return argument in inspect.signature(layer.call).parameters

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_rnnkit.convert import all_layers
 from keras_rnnkit.export.names import named_outputs
+from keras_rnnkit.export.proof import as_traced
 from keras_rnnkit.export.runtime import StreamingModel
 from keras_rnnkit.export.samples import random_calls, tokens_of
 from keras_rnnkit.export.saved_model import (
@@ -55,7 +56,7 @@ class Streamed(Whole):
             search, [(self.names.index(n), a) for n, a in self.axes.items()]
         )
         self._size = search.size
-        self._run = tf.function(self._whole, autograph=False)
+        self._run = as_traced(self._whole)
         self.sequences = named_outputs(self.plan.output_axes)
         self.taken = {*self.names, *self.sequences}
         self._find_inputs()

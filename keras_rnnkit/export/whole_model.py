@@ -30,13 +30,13 @@ def with_inputs(model, others=()) -> keras.Model:
     if isinstance(model, (keras.Sequential, Functional)):
         if not any(x.dtype in others for x in model.inputs):
             return model
-        inputs, by_name = in_float32(model, others), False
+        inputs, by_name = with_float32(model, others), False
     else:
         inputs, by_name = inputs_of(model), True
     return keras.Model(inputs, Called(model, by_name)(inputs), name=model.name)
 
 
-def in_float32(model, others):
+def with_float32(model, others):
     """New inputs like those of a model, of float32 in place of other types."""
     names = iter(input_names(model))
 

@@ -4,8 +4,8 @@ import keras
 import tensorflow as tf
 from keras import ops, tree
 
-from keras_rnnkit.arguments import PACKAGE, check_choice
-from keras_rnnkit.layers.sequence import SequenceLayer, takes
+from keras_rnnkit.arguments import PACKAGE, check_choice, takes
+from keras_rnnkit.layers.sequence import SequenceLayer
 from keras_rnnkit.recurrence import side_by_side
 
 MERGES = {

@@ -7,10 +7,10 @@ import keras
 import tensorflow as tf
 from keras import ops, tree
 
-from keras_rnnkit.arguments import check_choice, extends
+from keras_rnnkit.arguments import check_choice, extends, takes
 from keras_rnnkit.cells.split import SplitCell
 from keras_rnnkit.layers.forms import exported_step, form_of, run_fused
-from keras_rnnkit.layers.sequence import SequenceLayer, takes
+from keras_rnnkit.layers.sequence import SequenceLayer
 from keras_rnnkit.recurrence import (
     WAYS,
     FastLoop,

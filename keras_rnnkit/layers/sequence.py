@@ -1,7 +1,5 @@
 """How every recurrent layer is called: checks, lengths, and masks handed on."""
 
-import inspect
-
 import keras
 import tensorflow as tf
 from keras import tree
@@ -84,8 +82,3 @@ def dense(ragged, lengths):
     if lengths is not None:
         own = tf.minimum(own, tf.cast(lengths, own.dtype))
     return ragged.to_tensor(), own
-
-
-def takes(layer, argument: str) -> bool:
-    """Whether a layer's or cell's `call` has an argument."""
-    return argument in inspect.signature(layer.call).parameters

@@ -1,6 +1,6 @@
 """The only time loop and the ways it runs; masks, lengths, reversal, unrolling."""
 
-from keras_rnnkit.recurrence.blocks import TURN
+from keras_rnnkit.recurrence.blocks import TURN, shaped
 from keras_rnnkit.recurrence.by_rows import RowFunction
 from keras_rnnkit.recurrence.exported import (
     FORMS,
@@ -56,6 +56,7 @@ __all__ = [
     "pad_steps",
     "padded",
     "run",
+    "shaped",
     "side_by_side",
     "specs_of_step",
     "unused",

@@ -1,8 +1,5 @@
 """Whether a shape has been met so often that it pays to compile it."""
 
-import threading
-from contextlib import contextmanager
-
 import tensorflow as tf
 
 from keras_rnnkit.recurrence.shards import (
@@ -11,6 +8,7 @@ from keras_rnnkit.recurrence.shards import (
     padded_rows,
     shard_count,
 )
+from keras_rnnkit.recurrence.way import is_on, switched_on
 
 nest = tf.nest
 
@@ -24,19 +22,11 @@ ENOUGH = 10_000
 TIMES, LARGE = 3, 256
 ENDLESS = 1 << 40
 
-_local = threading.local()
 
-
-@contextmanager
 def at_once():
     """Has every shape inside compile when it is first met: rows then give the same, to
     the bit, whatever came before."""
-    before = getattr(_local, "at_once", False)
-    _local.at_once = True
-    try:
-        yield
-    finally:
-        _local.at_once = before
+    return switched_on("at_once")
 
 
 def is_often(x, products, others=()) -> tf.Tensor | None:
@@ -54,7 +44,7 @@ def is_often(x, products, others=()) -> tf.Tensor | None:
     Returns:
         A bool tensor; `None` for yes, wherever this is known before the graph runs.
     """
-    if in_xla() or getattr(_local, "at_once", False):
+    if in_xla() or is_on("at_once"):
         return None
     known, count = x.shape[0], shard_count()
     rows = known

@@ -15,14 +15,23 @@ _local = threading.local()
 
 
 @contextmanager
-def ordinary_ops():
-    """Has loops inside run in ordinary ops, but those that are asked to be fast."""
-    before = getattr(_local, "ordinary", False)
-    _local.ordinary = True
+def switched_on(name: str):
+    """Has `is_on(name)` be True inside, in this thread."""
+    before = is_on(name)
+    setattr(_local, name, True)
     try:
         yield
     finally:
-        _local.ordinary = before
+        setattr(_local, name, before)
+
+
+def is_on(name: str) -> bool:
+    return getattr(_local, name, False)
+
+
+def ordinary_ops():
+    """Has loops inside run in ordinary ops, but those that are asked to be fast."""
+    return switched_on("ordinary_ops")
 
 
 def is_fast(loop: str, *, unroll: bool, steps: int | None, batch: int | None) -> bool:
@@ -51,7 +60,7 @@ def is_fast(loop: str, *, unroll: bool, steps: int | None, batch: int | None) ->
         if device.device_type != "CPU"
     ]
     return (
-        not getattr(_local, "ordinary", False)
+        not is_on("ordinary_ops")
         and not tf.executing_eagerly()
         and not accelerators
         and (steps is None or steps > FEW_STEPS)
