@@ -1,5 +1,6 @@
 """Settings of all tests: no chatter, no surprise, the same numbers every time."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -8,12 +9,37 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+from collections import Counter
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 tf.get_logger().setLevel("ERROR")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks as slow all cases but one in n of a test that is marked `one_in(n)`: the
+    first of n, then the second of the next n, so that each value of each argument is
+    among those that stay."""
+    met = Counter()
+    for item in items:
+        marker = item.get_closest_marker("one_in")
+        if marker and not item.get_closest_marker("slow"):
+            (n,), test = marker.args, (item.parent, item.originalname)
+            if met[test] % n != met[test] // n % n:
+                item.add_marker(pytest.mark.slow)
+            met[test] += 1
+
+
+def pytest_collection_finish():
+    """Tracing makes objects by the million, a seventh of the time went to looking for
+    dead ones among them."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 100)
 
 
 @pytest.fixture(autouse=True)

@@ -57,6 +57,7 @@ def test_scores_are_those_of_plain_loops(sizes, known, rng, is_compiled):
     assert is_compiled
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
 @pytest.mark.parametrize("block", [9, 4, 1, 0])  # 0: less than a step
 @pytest.mark.parametrize("batch", [1, 5])

@@ -210,6 +210,7 @@ def test_length_outside_the_sequence_is_told(bad, kind, given):
     )
 
 
+@pytest.mark.one_in(2)
 @each_kind
 @pytest.mark.parametrize("bad", [-1, 5])
 def test_length_outside_the_sequence_stops_a_graph(bad, kind):
@@ -453,6 +454,7 @@ def is_long(kind, way):
     return way == "graph" and any(each in kind for each in long)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("whole", [True, False], ids=["sequence", "last step"])
 @pytest.mark.parametrize(
     ("kind", "way"),

@@ -171,6 +171,7 @@ EQUATIONS = [
 ]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("stack", "attention", "feeding"), EQUATIONS)
 def test_the_decoder_is_its_equations(stack, attention, feeding, rng):
     flags = {"input_feeding": feeding, "return_state": True, "dtype": "float64"}
@@ -188,6 +189,7 @@ def test_the_decoder_is_its_equations(stack, attention, feeding, rng):
     assert_close(decoder(**given), expected, "float64")
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("loop", ["portable", "fast"])
 @pytest.mark.parametrize("feeding", [True, False], ids=["feeding", "apart"])
 def test_masked_steps_hold_or_give_zeros_and_either_way_may_be_run(feeding, loop, rng):
@@ -358,6 +360,7 @@ SEEDED = [
 ]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("number", "seed"), SEEDED)
 def test_outputs_states_and_gradients_are_equal(number, seed, two_shards):
     stack, attention, noise = LOOPS[number]
@@ -442,6 +445,7 @@ def test_each_cell_draws_noise_of_its_own_in_training_alone(kind, noisy, rng):
     assert np.abs(y - other).max() > 0.01
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("loop", ["fast", "portable"])
 @pytest.mark.parametrize("feeding", [True, False], ids=["feeding", "apart"])
 def test_what_a_mask_leaves_out_has_no_effect(feeding, loop, rng):

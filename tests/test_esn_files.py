@@ -97,6 +97,7 @@ def gaps(rng, steps, rows=1):
     return x * (rng.random((rows, steps, 1)) < 0.7)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("kind", "masked", "steps", "form"), EXPORTS)
 def test_a_tflite_file_agrees(kind, masked, steps, form, rng, tmp_path):
     model, path = file_model(kind, masked), tmp_path / "m.tflite"

@@ -57,6 +57,7 @@ def every_form():
         yield pytest.param(kind, batch, steps, form, marks=marks)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("kind", "batch_size", "time_steps", "form"), every_form())
 def test_every_form_equals_keras(kind, batch_size, time_steps, form, rng, tmp_path):
     model, path = model_of(LAYERS[kind](), rng), tmp_path / "m.tflite"
@@ -72,6 +73,7 @@ def test_every_form_equals_keras(kind, batch_size, time_steps, form, rng, tmp_pa
     assert_file_equals(lambda x: model.call(x["frames"]), path, inputs)
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(("batch_size", "time_steps"), [(1, 7), (3, 7), (1, None)])
 @pytest.mark.parametrize("kind", FUSABLE)
 def test_a_fused_lstm_forgets_the_call_before(

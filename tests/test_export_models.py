@@ -48,6 +48,7 @@ def recurrent_inside(x):
     return layers.TimeDistributed(layers.LSTM(2))(x)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "make", [tagger, masked_tagger, film, nested, recurrent_inside]
 )
@@ -74,6 +75,7 @@ def test_time_distributed_goes_over_any_number_of_steps(
 # Names
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", ["input-1", "1st", "in", "lambda", "my input", "é:0"])
 def test_inputs_have_any_name(name, rng, tmp_path):
     inputs = keras.Input((6, 3), name=name)
@@ -154,6 +156,7 @@ def test_a_model_from_words_on_is_saved_with_its_tables(make, rng, tmp_path):
 # Types
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     "policy", ["mixed_float16", "mixed_bfloat16", "float16", "float64", "int8"]
 )
@@ -236,6 +239,7 @@ def test_a_model_of_ones_own_is_traced_as_it_is(kind, rng, tmp_path):
     assert_close(served(tmp_path / "m", x=tokens)["output_0"], model(tokens))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("batch_size", [1, None])
 @pytest.mark.parametrize(
     ("layer", "shape"),

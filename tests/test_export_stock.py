@@ -126,6 +126,7 @@ def assert_builtin(ops):
     assert all(hasattr(BuiltinOperator, op) for op in ops)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("batch_size", [1, None])
 @pytest.mark.parametrize("make", ARCHITECTURES + AROUND)
 def test_a_stock_model_exports_as_it_is(make, batch_size, rng, tmp_path):

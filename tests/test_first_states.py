@@ -92,6 +92,7 @@ MODELS = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("kind", MODELS)
 def test_reset_takes_what_the_first_states_are_computed_from(kind, rng, tmp_path):
     model = MODELS[kind]()

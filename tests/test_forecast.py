@@ -77,6 +77,7 @@ def by_hand(model, warmup, steps, inputs=None):
     return np.stack(said, axis=1)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("kind", "outside", "sequences", "dtype"),
     [

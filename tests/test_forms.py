@@ -86,6 +86,7 @@ def test_a_list_in_any_form(form, rng):
     assert_solved(model.layers[-1], ridge(*rows_of(model, x, y, 5)))
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("weighted", [None, "rows", "steps"])
 @pytest.mark.parametrize("name", BODIES)
 def test_a_list_for_any_model(name, weighted, rng, monkeypatch):

@@ -39,6 +39,7 @@ def predicted(model, inputs):
     return model.predict(arrays if len(arrays) > 1 else arrays[0], verbose=0)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("path", FILES, ids=[path.name for path in FILES])
 def test_a_file_of_keras_2_gives_its_answers(path, tmp_path):
     inputs, y = answers(path)

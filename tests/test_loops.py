@@ -134,6 +134,7 @@ FLAGS = "return_sequences", "return_state", "go_backwards", "zero_output_for_mas
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 9))]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_outputs_states_and_gradients_are_equal(kind, seed):
@@ -205,6 +206,7 @@ SERIES = [  # shards, kind, batch and steps, arguments and what is changed in be
 ]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("runs", "kind", "shape", "given"), SERIES, indirect=["runs"])
 def test_calls_in_a_row_are_equal(runs, kind, shape, given, rng, monkeypatch):
     flags, change = given
@@ -220,6 +222,7 @@ def test_calls_in_a_row_are_equal(runs, kind, shape, given, rng, monkeypatch):
             vars(layer.cell).update(change)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("way", ["twice", "pfor", "while", "map_fn", "vectorized_map"])
 def test_derivatives_of_other_kinds_are_equal(way, rng):
     def derived(layer, x):
@@ -278,6 +281,7 @@ STACKS = [  # cells, arguments, what is called with, whether the stack runs as o
 LONG = [pytest.param(*case, marks=pytest.mark.slow) for case in STACKS[1:4]]
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("kinds", "flags", "given", "whole"), [STACKS[0], *LONG, *STACKS[4:]]
 )
@@ -324,6 +328,7 @@ def trained(loop, dropout=0.0, **options):
     return model.get_weights(), model.predict(x, verbose=0)
 
 
+@pytest.mark.slow
 def test_models_train_and_predict_alike(runs):
     expected = trained("portable", dropout=0.2)
     assert not runs.called
@@ -358,6 +363,7 @@ COPIES = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", COPIES)
 def test_copies_made_after_a_fast_call_run_as_they_did(name, runs, tmp_path, rng):
     model = keras.Sequential([keras.Input((None, 3)), make("LSTM", "fast")])

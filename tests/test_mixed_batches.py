@@ -82,6 +82,7 @@ def test_an_epoch_of_mixed_batches_is_that_of_keras():
     assert_close(fitted(ours), fitted(stock))
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_run():
     options = {"dropout": 0.2, "recurrent_dropout": 0.2}
     first, second = (fitted(model_of(rk, **options)) for _ in range(2))
@@ -148,6 +149,7 @@ def derivatives(layer, x, mask, training, second=False):
     return outputs, first, outer.gradient(total, x, unconnected_gradients="zero")
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_equal_before_and_after_the_switch(kind, training, rng):
@@ -169,6 +171,7 @@ def test_gradients_are_equal_before_and_after_the_switch(kind, training, rng):
     assert run.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("known", [(3, 6), (3, None), (None, 6)])
 def test_gradients_are_equal_where_sizes_are_known(known, rng):
     options = {"return_sequences": True, "return_state": True, "zoneout": 0.3}

@@ -43,6 +43,7 @@ def difference(got, expected):
     return np.abs(got - expected).max() / np.abs(expected).max()
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("quantize", BOUNDS)
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
@@ -65,6 +66,7 @@ def test_a_quantized_file_is_close_to_keras(kind, masked, quantize, rng, tmp_pat
     assert (" int8, " in given) == (" int8, " in returned) == (quantize == "int8")
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("quantize", BOUNDS)
 def test_a_sound_model_is_within_the_default_tolerance(quantize, rng, tmp_path):
     skip_if_too_old(quantize, masked=True)
@@ -201,6 +203,7 @@ def test_a_quantized_file_takes_any_number_of_steps_if_fused(rng, tmp_path):
     assert not path.exists()
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("quantize", BOUNDS)
 def test_a_stream_can_be_quantized(quantize, rng, tmp_path):
     frames = keras.Input((None, 3), name="frames")
@@ -231,6 +234,7 @@ def test_a_file_that_ends_its_interpreter_is_not_written(batch_size, rng, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("quantize", "form", "largest"),
     [

@@ -70,6 +70,7 @@ FED = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.filterwarnings("ignore:`shuffle=True`")
 @pytest.mark.parametrize(
     ("form", "sequences", "loop", "given"),

@@ -50,6 +50,7 @@ CASES = [
 ]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("body", "case"), CASES)
 def test_the_readout_is_ridge_regression(body, case, rng):
     case = {"alpha": 0.01, "bias": True, "washout": 0, "rows": ROWS} | case
@@ -214,6 +215,7 @@ CHUNKED = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", CHUNKED)
 def test_chunks_give_what_the_whole_gives(name, rng, monkeypatch):
     x, y = data(rng, steps=30)

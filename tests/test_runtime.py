@@ -156,6 +156,7 @@ def test_wrong_inputs_are_told_the_names(what, rng, tmp_path):
         file([x, x], left=x)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("batch_size", [1, 2, 4, None])
 @pytest.mark.parametrize("rows", [0, 1, 5])
 def test_any_number_of_rows(batch_size, rows, rng, frames, tmp_path):

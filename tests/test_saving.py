@@ -197,6 +197,7 @@ def test_a_fresh_process_loads_the_same_model(name, loaded):
     assert set(found[name]["differences"]) == {0.0}
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", LAYERS)
 def test_weights_file_and_clone_give_the_same_model(name, tmp_path):
     x = padded()

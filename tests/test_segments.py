@@ -32,6 +32,7 @@ def seen(monkeypatch):
     return met
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("return_sequences", [True, False])
 @pytest.mark.parametrize("rows", [1, 3])

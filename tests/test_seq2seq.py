@@ -219,6 +219,7 @@ def test_logits_are_those_of_decoding_step_by_step(kind, rng):
     alike(whole, np.stack(logits, axis=1))
 
 
+@pytest.mark.one_in(2)
 @each_kind
 def test_padding_changes_nothing(kind, rng):
     model, (x, y) = make(**KINDS[kind](), rng=rng), pairs(rng)

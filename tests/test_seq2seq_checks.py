@@ -124,6 +124,7 @@ def test_a_loss_that_does_not_fit_is_refused_when_it_is_compiled(loss):
         make().compile("adam", weighted_metrics=["mae"])
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("as_dataset", [False, True])
 def test_targets_without_an_end_are_refused(as_dataset, rng):
     model = make()

@@ -93,6 +93,7 @@ STREAMS = {
 }
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("time_steps", [1, 4, None])
 @pytest.mark.parametrize("kind", STREAMS)
 def test_convolutions_that_look_back_stream(kind, time_steps, rng, tmp_path):
@@ -111,6 +112,7 @@ def test_convolutions_that_look_back_stream(kind, time_steps, rng, tmp_path):
         file.reset()
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("quantize", "bound"),
     [("float16", 0.005), ("dynamic", 0.02), ("int8", 0.1), ("int16x8", 0.04)],
@@ -169,6 +171,7 @@ NAMED = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.filterwarnings("ignore:You are using a softmax over axis -1")
 @pytest.mark.parametrize("time_steps", ["model", None])
 @pytest.mark.parametrize("kind", NAMED)
@@ -184,6 +187,7 @@ def test_the_layer_that_looks_further_is_named(kind, time_steps, tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("of", [layers, rk])
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "SimpleRNN"])
 def test_a_stateful_model_streams_with_any_batch(kind, of, rng, tmp_path):

@@ -64,6 +64,7 @@ def sequence_and_last(kind, rng, masked):
     return model
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(("rows", "size"), [(1, 1), (2, 3)])
 @pytest.mark.parametrize(
     ("kind", "masked"),
@@ -242,6 +243,7 @@ def test_unrolled_layers_stream_too(rng, tmp_path):
     assert_close(got, model(x))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("quantize", ["float16", "dynamic", "int8", "int16x8"])
 def test_a_quantized_stream_stays_near_the_model(quantize, rng, tmp_path):
     model = model_of(rk.LSTM(4, return_sequences=True), rng=rng)

@@ -130,6 +130,7 @@ def free(make, shapes, axes, weights):
     return model
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_the_axis_of_time_changes(kind, rng, tmp_path):
     make, shapes, axes = CASES[kind]
@@ -147,6 +148,7 @@ def test_only_the_axis_of_time_changes(kind, rng, tmp_path):
     assert_close(signatures["serving_default"](**given)["output_0"], expected)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_the_axis_of_time_streams(kind, rng, tmp_path):
     make, shapes, axes = CASES[kind]

@@ -75,6 +75,7 @@ SAME = {
 }
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("name", SAME)
 def test_a_model_of_the_same_structure_traces_nothing(name, rng, traces):
     (x, y), first = data(rng), SAME[name](1)
