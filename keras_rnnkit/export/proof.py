@@ -2,9 +2,9 @@
 
 import tensorflow as tf
 
-from keras_rnnkit.convert import all_layers
 from keras_rnnkit.export.checks import CALIBRATED
 from keras_rnnkit.export.difference import Differences
+from keras_rnnkit.internals import all_layers
 from keras_rnnkit.recurrence import Export
 
 TIMED = 30

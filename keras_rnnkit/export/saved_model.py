@@ -7,7 +7,6 @@ import keras
 import tensorflow as tf
 
 from keras_rnnkit.arguments import check_positive_integer
-from keras_rnnkit.convert import all_layers
 from keras_rnnkit.export.checks import check_answers, resources_of
 from keras_rnnkit.export.files import check_target, whole
 from keras_rnnkit.export.graph import call_model
@@ -27,6 +26,7 @@ from keras_rnnkit.export.samples import (
     words_of,
 )
 from keras_rnnkit.export.steps import Search, of_one_input
+from keras_rnnkit.internals import all_layers
 from keras_rnnkit.recurrence import Export
 from keras_rnnkit.reservoir.forecast import check_closed, closed_loop
 

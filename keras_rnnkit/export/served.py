@@ -3,7 +3,6 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_rnnkit.convert import all_layers
 from keras_rnnkit.export.proof import as_traced
 from keras_rnnkit.export.runtime import TFLiteModel
 from keras_rnnkit.export.samples import random_calls, tokens_of
@@ -20,6 +19,7 @@ from keras_rnnkit.export.saved_model import (
     source_tokens,
 )
 from keras_rnnkit.export.steps import of_one_input
+from keras_rnnkit.internals import all_layers
 from keras_rnnkit.recurrence import Export
 
 

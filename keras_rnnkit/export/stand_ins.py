@@ -13,7 +13,8 @@ import keras
 import tensorflow as tf
 
 from keras_rnnkit.arguments import takes
-from keras_rnnkit.convert import all_layers, is_stock, stand_in
+from keras_rnnkit.convert import is_stock, stand_in
+from keras_rnnkit.internals import all_layers
 from keras_rnnkit.recurrence import current_export, shaped
 
 _turn = threading.RLock()  # one export at a time has its stand-ins in a model

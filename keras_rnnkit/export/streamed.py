@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
-from keras_rnnkit.convert import all_layers
 from keras_rnnkit.export.names import named_outputs
 from keras_rnnkit.export.proof import as_traced
 from keras_rnnkit.export.runtime import StreamingModel
@@ -23,6 +22,7 @@ from keras_rnnkit.export.saved_model import (
 from keras_rnnkit.export.served import Whole
 from keras_rnnkit.export.steps import Search, check_names
 from keras_rnnkit.export.stream_plan import HINT, Plan, is_close, sources_of
+from keras_rnnkit.internals import all_layers
 from keras_rnnkit.recurrence import Export
 
 CHECKED = 48  # steps, or more, that the layers are compared on before the conversion

@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
+from keras_rnnkit.internals import in_xla
 from keras_rnnkit.recurrence.shards import (
-    in_xla,
     padded_length,
     padded_rows,
     shard_count,

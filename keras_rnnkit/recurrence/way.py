@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import tensorflow as tf
 
+from keras_rnnkit.internals import in_vectorized_map
 from keras_rnnkit.recurrence.exported import current_export
 
 WAYS = "auto", "portable", "fast"
@@ -50,7 +51,7 @@ def is_fast(loop: str, *, unroll: bool, steps: int | None, batch: int | None) ->
     export = current_export()
     if loop == "portable" or unroll or not (export is None or export.is_run_here):
         return False
-    if steps == 0 or batch == 0 or "loop_body" in tf.get_current_name_scope():
+    if steps == 0 or batch == 0 or in_vectorized_map():
         return False
     if loop == "fast":
         return True

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_rnnkit.convert import all_layers, call_any_steps, check_model
+from keras_rnnkit.convert import call_any_steps, check_model
+from keras_rnnkit.internals import all_layers, mask_of
 from keras_rnnkit.layers import RNN, StackedRNN
 from keras_rnnkit.layers.sequence import SequenceLayer
 from keras_rnnkit.recurrence import Export, current_export
@@ -158,7 +159,7 @@ def run_stream(model, x, states, lengths=None, training=False, held=False):
     with export.tracing(), export.streaming((), states or None, mask) as stream:
         outputs = call_any_steps(model, x, training)
     outputs = keras.tree.flatten(outputs)
-    masks = [getattr(y, "_keras_mask", None) for y in outputs]
+    masks = [mask_of(y) for y in outputs]
     return outputs, masks, {name: stream.last[name] for name in stream.first}
 
 

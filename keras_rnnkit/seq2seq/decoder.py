@@ -5,6 +5,7 @@ import tensorflow as tf
 from keras import ops, tree
 
 from keras_rnnkit.arguments import PACKAGE, check_choice
+from keras_rnnkit.internals import mask_of
 from keras_rnnkit.layers import RNN
 from keras_rnnkit.recurrence import pad_steps
 from keras_rnnkit.seq2seq.decoder_cell import AttentionDecoderCell, with_parts
@@ -106,7 +107,7 @@ class AttentionDecoder(RNN):
         memory_lengths=None,
     ):
         self._check(sequences, memory, initial_state)
-        mask = getattr(sequences, "_keras_mask", None) if mask is None else mask
+        mask = mask_of(sequences) if mask is None else mask
         if initial_state is not None:
             initial_state = tree.flatten(initial_state)
             if self._lacks_a(initial_state):
