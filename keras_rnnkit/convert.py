@@ -6,7 +6,7 @@ import tensorflow as tf
 from keras_rnnkit import cells, layers
 from keras_rnnkit.arguments import PACKAGE
 from keras_rnnkit.internals import all_layers
-from keras_rnnkit.layers.forms import check_stream
+from keras_rnnkit.layers.checks import check_stream
 from keras_rnnkit.recurrence import as_mask
 
 NAMES = {

@@ -15,6 +15,7 @@ ALLOWED = {
     "threads": set(),
     "initializers": {"arguments", "threads"},
     "cells": {"arguments", "initializers"},
+    "explanation": {"internals", "recurrence"},
     "recurrence": {"internals"},
     "layers": {"arguments", "cells", "internals", "recurrence"},
     "convert": {"arguments", "cells", "internals", "layers", "recurrence"},
@@ -24,7 +25,8 @@ ALLOWED = {
     },
     "seq2seq": {"arguments", "cells", "internals", "layers", "recurrence"},
     "export": {
-        *{"arguments", "convert", "internals", "recurrence", "reservoir", "seq2seq"},
+        *{"arguments", "cells", "convert", "internals", "recurrence", "reservoir"},
+        "seq2seq",
     },
     "saved": {"arguments", "convert", "internals"},
     "__main__": set(),

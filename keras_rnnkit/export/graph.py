@@ -9,7 +9,7 @@ from keras import ops, tree
 
 from keras_rnnkit.arguments import takes
 from keras_rnnkit.internals import all_layers, run_operations, set_masks
-from keras_rnnkit.recurrence import Export
+from keras_rnnkit.recurrence import Policy
 
 
 def call_layer(layer, *args, **kwargs):
@@ -159,7 +159,7 @@ def trace_calls(model, shapes):
 
     def run(*inputs):
         nonlocal outputs
-        with Export("arrays").tracing():
+        with Policy(compiled=False).active():
             outputs = run_graph(model, list(inputs), call)
 
     specs = [

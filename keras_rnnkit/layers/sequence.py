@@ -4,8 +4,12 @@ import keras
 import tensorflow as tf
 
 from keras_rnnkit.internals import set_masks
-from keras_rnnkit.layers.checks import check_call, input_spec, uniform
-from keras_rnnkit.layers.forms import check_stream
+from keras_rnnkit.layers.checks import (
+    check_call,
+    check_stream,
+    input_spec,
+    uniform,
+)
 from keras_rnnkit.recurrence import as_mask, current_stream
 
 

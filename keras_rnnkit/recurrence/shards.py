@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import tensorflow as tf
 
 from keras_rnnkit.internals import in_xla
-from keras_rnnkit.recurrence.way import ordinary_ops
+from keras_rnnkit.recurrence.plan import ordinary_ops
 
 nest = tf.nest
 

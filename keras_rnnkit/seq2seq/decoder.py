@@ -117,7 +117,7 @@ class AttentionDecoder(RNN):
         if self.cell.attention:
             valid = self.cell.attention.valid(memory, memory_mask, memory_lengths)
             unknown = self.cell.input_feeding and memory.shape[1] is None
-            if unknown and self._is_to_be_fast(sequences.shape):
+            if unknown and self.plan(sequences.shape).compiled:
                 steps, memory, valid = with_known_sizes(memory, valid)
             rows = self.cell.memory_constants(memory, valid)
         return self.run_checked(
@@ -139,7 +139,7 @@ class AttentionDecoder(RNN):
         output, *states = outputs if self.return_state else [outputs]
         k = cell.constants()
         vars(k).update(rows)
-        loop = self.loop if self._is_to_be_fast(sequences.shape) else "portable"
+        loop = self.loop if self.plan(sequences.shape).compiled else "portable"
         if cell.input_feeding:
             output, query = tf.split(output, [cell.units, cell.query_size], axis=-1)
             _, weights = cell.look(query, k, loop)
