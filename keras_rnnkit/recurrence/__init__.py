@@ -1,4 +1,10 @@
-"""The only time loop and the ways it runs; masks, lengths, reversal, unrolling."""
+"""The loop over time.
+
+`loop` says what it computes, and runs it in ordinary ops. `plan` decides whether it is
+compiled, `policy` lets an export decide otherwise. `step`, `compiled` and `fast` are
+the compiled loop: one step, all steps of some rows, and all rows on all cores. `masks`,
+`padding` and `often` handle sequences of several lengths.
+"""
 
 from keras_rnnkit.recurrence.by_rows import RowFunction
 from keras_rnnkit.recurrence.fast import FastLoop, is_known_zero, pad_steps

@@ -19,9 +19,13 @@ def run(
     return_sequences: bool = True,
     zero_output_for_mask: bool = False,
 ):
-    """Runs `output_t, s_t = step(x_t, s_{t-1})` over the time axis.
+    """Runs a step over the time axis. What it computes:
 
-    Where the mask is False, the states and the output of the step before are held.
+        for x_t, mask_t in zip(inputs, mask):
+            new_output, new_states = step(x_t, states)
+            output, states = where(mask_t, (new_output, new_states), (output, states))
+
+    All other loops of the package, compiled or in a file, are held to this one.
 
     Args:
         step: callable `(x_t, states) -> (output, states)`, any nests of tensors.
