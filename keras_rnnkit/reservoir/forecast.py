@@ -70,7 +70,7 @@ def forecast(model: keras.Model, warmup, steps: int, *, inputs=None) -> np.ndarr
         inputs = tf.cast(np.asarray(inputs)[:, : steps - 1], warmup.dtype)
     lengths = None if lengths is None else tf.constant(lengths)
     run = Traced(closed_loop, model)
-    said = run(warmup, tf.constant(steps), inputs, "arrays", lengths).numpy()
+    said = run(warmup, tf.constant(steps), inputs, lengths).numpy()
     said = said[0] if one else said
     return said[..., 0] if series else said
 
