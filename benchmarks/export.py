@@ -32,7 +32,7 @@ from report import NONE, number, table
 from timing import geometric_mean, interleaved
 
 import keras_rnnkit as rk
-from keras_rnnkit.recurrence import FORMS
+from keras_rnnkit.export.policy import FORMS
 
 QUANTIZATIONS = None, "dynamic", "float16", "int8", "int16x8"
 STEPS, FEATURES, UNITS = 16, 12, 32

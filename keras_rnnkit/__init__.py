@@ -28,6 +28,7 @@ __all__ = [
     "TFLiteModel",
     "cells",
     "datasets",
+    "explain",
     "export",
     "export_saved_model",
     "export_tflite",
@@ -94,6 +95,7 @@ else:
     )
     from keras_rnnkit.cells import ESNCell, GRUCell, LSTMCell, SimpleRNNCell, SplitCell
     from keras_rnnkit.convert import from_keras, to_keras
+    from keras_rnnkit.explanation import explain
     from keras_rnnkit.export import (
         ExportReport,
         StreamingModel,

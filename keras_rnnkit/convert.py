@@ -5,7 +5,8 @@ import tensorflow as tf
 
 from keras_rnnkit import cells, layers
 from keras_rnnkit.arguments import PACKAGE
-from keras_rnnkit.layers.forms import check_stream
+from keras_rnnkit.internals import all_layers
+from keras_rnnkit.layers.checks import check_stream
 from keras_rnnkit.recurrence import as_mask
 
 NAMES = {
@@ -106,11 +107,6 @@ def _copy_trainable(old, new):
     for pair in pairs:
         if isinstance(pair[0], keras.layers.Layer) and pair[0] is not pair[1]:
             _copy_trainable(*pair)
-
-
-def all_layers(layer) -> list:
-    """A layer and all within it, for which Keras has no public name."""
-    return layer._flatten_layers()
 
 
 def call_any_steps(model, inputs, training=False):

@@ -16,7 +16,7 @@ import keras_rnnkit as rk
 from keras_rnnkit import __main__ as command
 from keras_rnnkit.__main__ import main
 from keras_rnnkit.export.checks import TOLERANCE
-from keras_rnnkit.recurrence import FORMS
+from keras_rnnkit.export.policy import FORMS
 from tests.helpers import assert_close, randomize
 
 ROOT = Path(__file__).parent.parent

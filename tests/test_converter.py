@@ -15,8 +15,8 @@ import tensorflow as tf
 import keras_rnnkit as rk
 from keras_rnnkit.export import converter
 from keras_rnnkit.export.converter import CONVERTER, Converter
+from keras_rnnkit.export.policy import TFLitePolicy
 from keras_rnnkit.export.saved_model import SIGNATURE, input_signature, serve, write
-from keras_rnnkit.recurrence import Export
 from tests.helpers import assert_close
 
 ROOT = Path(__file__).parent.parent
@@ -28,7 +28,7 @@ def request_of(tmp_path):
     """What to ask a converter for: a GRU with a `WHILE` loop."""
     model = keras.Sequential([keras.Input((5, 2), name="x"), rk.GRU(3)])
     endpoint = lambda x: serve(model, x=x), input_signature(model, 1)
-    write(tmp_path / "saved", {SIGNATURE: endpoint}, Export("loop"))
+    write(tmp_path / "saved", {SIGNATURE: endpoint}, TFLitePolicy("loop"))
     np.savez(tmp_path / "data.npz", **{"x:0": np.ones((1, 5, 2), "float32")})
     return {
         "saved": str(tmp_path / "saved"),

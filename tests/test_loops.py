@@ -16,11 +16,11 @@ import tensorflow as tf
 
 import keras_rnnkit as rk
 from keras_rnnkit.recurrence import (
-    Export,
     FastLoop,
+    Policy,
     in_shards,
-    is_fast,
     keep,
+    make_plan,
     often,
     pad_steps,
 )
@@ -388,7 +388,7 @@ def test_the_way_is_chosen_by_place_and_shape(runs, rng):
     def ways(loop, **other):
         usual, found = {"unroll": False, "steps": 9, "batch": 3}, []
         for call in (lambda f: f(), lambda f: tf.function(f, autograph=False)()):
-            call(lambda: found.append(is_fast(loop, **usual | other)))
+            call(lambda: found.append(make_plan(loop, **usual | other).compiled))
         return found  # in an eager call, and in a graph
 
     assert ways("auto") == ways("auto", steps=None, batch=None) == [False, True]
@@ -397,7 +397,7 @@ def test_the_way_is_chosen_by_place_and_shape(runs, rng):
         assert ways("auto", **other) == ways("portable") == [False, False]
     assert ways("fast", steps=1) == [True, True]
     layer, x = make("LSTM", "auto"), tf.random.normal((2, 5, 3))
-    with Export("arrays").tracing():
+    with Policy(compiled=False).active():
         assert ways("auto") == ways("fast") == [False, False]
         tf.function(layer)(x)
     layer(x)

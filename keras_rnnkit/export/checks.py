@@ -4,11 +4,12 @@ import keras
 import tensorflow as tf
 
 from keras_rnnkit.arguments import check_choice, check_positive_integer
-from keras_rnnkit.convert import all_layers
 from keras_rnnkit.export.content import OPERATORS, parse
+from keras_rnnkit.export.fused import OPERATION
+from keras_rnnkit.export.policy import FORMS
 from keras_rnnkit.export.scales import faults_of
 from keras_rnnkit.export.steps import check_time_steps
-from keras_rnnkit.recurrence import FORMS, OPERATION
+from keras_rnnkit.internals import all_layers
 from keras_rnnkit.seq2seq import Seq2Seq
 
 CALIBRATED = "int8", "int16x8"
@@ -97,12 +98,12 @@ def resources_of(layer) -> list:
     return [each for each in within if isinstance(each, kind)]
 
 
-def check_ops(ops: dict[str, int], export):
+def check_ops(ops: dict[str, int], policy):
     """Raises `RuntimeError` unless the file has what was asked for and no more."""
     strange = [name for name in ops if "Flex" in name or name not in OPERATORS.values()]
     if strange:
         raise RuntimeError(f"the file must have builtin ops only; received {strange}")
-    fused = sum(layer["form"] == "fused" for layer in export.layers.values())
+    fused = sum(layer["form"] == "fused" for layer in policy.layers.values())
     if ops.get(OPERATION, 0) != fused:
         raise RuntimeError(
             f"the file must have {fused} fused LSTMs; received {ops.get(OPERATION, 0)}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_rnnkit.recurrence import OPERATION
+from keras_rnnkit.export.fused import OPERATION
 
 
 def names_of(enumeration) -> dict[int, str]:

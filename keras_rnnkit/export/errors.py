@@ -7,7 +7,7 @@ from pathlib import Path
 
 import keras
 
-from keras_rnnkit.convert import all_layers
+from keras_rnnkit.internals import all_layers
 
 PACKAGE = Path(__file__).parent.parent
 LETTERS = 300  # of what others say

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import keras
 
 from keras_rnnkit.arguments import PACKAGE
-from keras_rnnkit.convert import all_layers
+from keras_rnnkit.internals import all_layers
 
 OTHERS = "float16", "bfloat16", "float64"
 

@@ -8,8 +8,8 @@ import tensorflow as tf
 from keras import ops, tree
 
 from keras_rnnkit.arguments import takes
-from keras_rnnkit.convert import all_layers
-from keras_rnnkit.recurrence import Export
+from keras_rnnkit.internals import all_layers, run_operations, set_masks
+from keras_rnnkit.recurrence import Policy
 
 
 def call_layer(layer, *args, **kwargs):
@@ -47,9 +47,7 @@ def run_graph(model, inputs, call):
             is_model = isinstance(layer, keras.Model)
             if is_model and len(args) == 1 and not {*kwargs} - {"training", "mask"}:
                 masks = tree.flatten(kwargs.get("mask"))
-                for x, mask in zip(tree.flatten(args[0]), masks, strict=False):
-                    if mask is not None:
-                        x._keras_mask = mask  # as Keras itself hands a mask on
+                set_masks(args[0], masks)
                 return run_graph(layer, args[0], call)
             return call(layer, *args, **kwargs)
 
@@ -59,8 +57,7 @@ def run_graph(model, inputs, call):
         x if x is None or x.dtype == wanted.dtype else ops.cast(x, wanted.dtype)
         for x, wanted in zip(tree.flatten(inputs), graph.inputs, strict=True)
     ]
-    # Keras has no public way to run a graph with other calls than its own.
-    outputs = graph._run_through_graph(flat, operation_fn=function_of)
+    outputs = run_operations(graph, flat, function_of)
     if isinstance(outputs, (list, tuple)) and len(outputs) == 1:
         return outputs[0]
     return outputs
@@ -162,7 +159,7 @@ def trace_calls(model, shapes):
 
     def run(*inputs):
         nonlocal outputs
-        with Export("arrays").tracing():
+        with Policy(compiled=False).active():
             outputs = run_graph(model, list(inputs), call)
 
     specs = [

@@ -2,10 +2,10 @@
 
 import tensorflow as tf
 
-from keras_rnnkit.convert import all_layers
 from keras_rnnkit.export.checks import CALIBRATED
 from keras_rnnkit.export.difference import Differences
-from keras_rnnkit.recurrence import Export
+from keras_rnnkit.internals import all_layers
+from keras_rnnkit.recurrence import Policy
 
 TIMED = 30
 TOLERANCE = 1e-5  # of a SavedModel
@@ -92,7 +92,7 @@ def as_traced(function):
 
     def call(given):
         specs = {key: tf.TensorSpec(x.shape, x.dtype) for key, x in given.items()}
-        with Export("arrays").tracing():  # XLA would compile for seconds
+        with Policy(compiled=False).active():  # XLA would compile for seconds
             return run.get_concrete_function(**specs)(**given)
 
     return call

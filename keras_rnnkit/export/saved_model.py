@@ -7,7 +7,6 @@ import keras
 import tensorflow as tf
 
 from keras_rnnkit.arguments import check_positive_integer
-from keras_rnnkit.convert import all_layers
 from keras_rnnkit.export.checks import check_answers, resources_of
 from keras_rnnkit.export.files import check_target, whole
 from keras_rnnkit.export.graph import call_model
@@ -27,7 +26,8 @@ from keras_rnnkit.export.samples import (
     words_of,
 )
 from keras_rnnkit.export.steps import Search, of_one_input
-from keras_rnnkit.recurrence import Export
+from keras_rnnkit.internals import all_layers
+from keras_rnnkit.recurrence import Policy
 from keras_rnnkit.reservoir.forecast import check_closed, closed_loop
 
 SIGNATURE = "serving_default"
@@ -136,7 +136,7 @@ def write_whole(path, model, endpoints, drawn, check) -> Path:
         given = samples("check", by_signature(model, check), specs)
         drawn = drawn | {name: calls_of(given, specs)}
     with whole(path, folder=True) as folder:
-        write(folder, endpoints, Export("arrays"), resources_of(model))
+        write(folder, endpoints, Policy(compiled=False), resources_of(model))
         if check is not False:
             prove_saved_model(folder, model, endpoints, drawn)
     return Path(path)
@@ -183,13 +183,13 @@ def source_tokens(model) -> dict[str, int]:
     return {"source": model.source_embedding.input_dim}
 
 
-def forecast_endpoint(model, steps, batch_size, warmup=None, form="arrays") -> dict:
+def forecast_endpoint(model, steps, batch_size, warmup=None, write=None) -> dict:
     """The signature of a closed loop, `(function, specs)` by its name.
 
     Args:
         steps: int, how many are forecast.
         batch_size, warmup: int, the rows and steps that it takes, or None for any.
-        form: of the loop; see `recurrence.run`.
+        write: how the loop is written; see `recurrence.run`.
     """
     check_positive_integer("forecast", steps)
     outside = check_closed(model)
@@ -203,7 +203,7 @@ def forecast_endpoint(model, steps, batch_size, warmup=None, form="arrays") -> d
     ]
 
     def run(warmup, inputs=None):
-        return {"output_0": closed_loop(model, warmup, steps, inputs, form)}
+        return {"output_0": closed_loop(model, warmup, steps, inputs, write=write)}
 
     return {FORECAST: (run, specs)}
 
@@ -213,14 +213,14 @@ def is_stateful(layer) -> bool:
     return bool(getattr(layer, "stateful", False) and getattr(layer, "cell", None))
 
 
-def write(folder, endpoints, export, resources=()):
-    """Writes a SavedModel whose loops have the forms that an `Export` chooses.
+def write(folder, endpoints, policy, resources=()):
+    """Writes a SavedModel whose loops are as a policy has them.
 
     Args:
         folder: where to.
         endpoints: dict of `(function, [tf.TensorSpec])` by the name of the signature;
             functions take and return tensors by name.
-        export: `Export`.
+        policy: `recurrence.Policy`.
         resources: list, what the functions use beside variables.
     """
 
@@ -233,7 +233,7 @@ def write(folder, endpoints, export, resources=()):
     archive = keras.export.ExportArchive()
     for resource in resources:
         archive.track(resource)
-    with export.tracing():
+    with policy.active():
         for name, (function, specs) in endpoints.items():
             function = by_position(function, specs)
             archive.add_endpoint(name, function, input_signature=specs)

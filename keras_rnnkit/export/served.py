@@ -3,7 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_rnnkit.convert import all_layers
+from keras_rnnkit.export.blocks import in_blocks
+from keras_rnnkit.export.policy import Measuring
 from keras_rnnkit.export.proof import as_traced
 from keras_rnnkit.export.runtime import TFLiteModel
 from keras_rnnkit.export.samples import random_calls, tokens_of
@@ -20,7 +21,7 @@ from keras_rnnkit.export.saved_model import (
     source_tokens,
 )
 from keras_rnnkit.export.steps import of_one_input
-from keras_rnnkit.recurrence import Export
+from keras_rnnkit.internals import all_layers
 
 
 class Whole:
@@ -56,11 +57,11 @@ class Whole:
         """Inputs to compare on."""
         return random_calls(self.specs, self.unit, tokens_of(self.model))
 
-    def endpoints(self, export):
+    def endpoints(self, policy):
         """The signatures, `(function, specs)` by name, the first the one that runs."""
 
         def run(**inputs):
-            export.begin()
+            policy.begin()
             return serve(self.model, **inputs)
 
         return {SIGNATURE: (run, self.specs)}
@@ -80,11 +81,11 @@ class Whole:
         """The median time of a call."""
         return file.seconds(SIGNATURE, calls, **inputs)
 
-    def calibration(self, calls, export):
-        """The inputs of the first signature to calibrate on, call by call; `export`
+    def calibration(self, calls, policy):
+        """The inputs of the first signature to calibrate on, call by call; `policy`
         gets the ranges of the layers."""
         rows = {name: np.concatenate([c[name] for c in calls]) for name in calls[0]}
-        with Export("arrays", ranges=export.ranges).tracing():
+        with Measuring(policy.ranges).active():
             serve(self.model, **rows)
         return calls
 
@@ -112,17 +113,17 @@ class Forecast(Whole):
         ((run, self.specs),) = endpoint.values()
         self._run = as_traced(run)
 
-    def endpoints(self, export):
-        endpoint = forecast_endpoint(*self._arguments, self._warmup, form="loop")
+    def endpoints(self, policy):
+        endpoint = forecast_endpoint(*self._arguments, self._warmup, write=in_blocks)
         ((name, (run, specs)),) = endpoint.items()
         layers = {layer.name for layer in all_layers(self.model)}
 
         def begin_and_run(**inputs):
-            export.begin()
+            policy.begin()
             outputs = run(**inputs)
             # Each layer once, as the warm-up has it: the loop repeats it step by step.
-            for again in set(export.layers) - layers:
-                del export.layers[again]
+            for again in set(policy.layers) - layers:
+                del policy.layers[again]
             return outputs
 
         return {name: (begin_and_run, specs)}
@@ -154,9 +155,9 @@ class Answers(Whole):
     def random_calls(self):
         return random_calls(self.specs, tokens=source_tokens(self.model))
 
-    def endpoints(self, export):
+    def endpoints(self, policy):
         def run(source):
-            export.begin()
+            policy.begin()
             return self._answer(source)
 
         return {GENERATE: (run, self.specs)}

@@ -13,8 +13,10 @@ import keras
 import tensorflow as tf
 
 from keras_rnnkit.arguments import takes
-from keras_rnnkit.convert import all_layers, is_stock, stand_in
-from keras_rnnkit.recurrence import current_export, shaped
+from keras_rnnkit.convert import is_stock, stand_in
+from keras_rnnkit.export.flat import shaped
+from keras_rnnkit.internals import all_layers
+from keras_rnnkit.recurrence import DEFAULT, current_policy
 
 _turn = threading.RLock()  # one export at a time has its stand-ins in a model
 
@@ -54,7 +56,7 @@ def call_of_stand_in(layer, recurrent):
 def while_exported(call, otherwise):
     @wraps(otherwise)
     def run(*args, **kwargs):
-        chosen = otherwise if current_export() is None else call
+        chosen = otherwise if current_policy() is DEFAULT else call
         return chosen(*args, **kwargs)
 
     return run

@@ -56,12 +56,12 @@ class Plan:
             way.steps for way in self._ways.values() if isinstance(way, LookBack)
         )
 
-    def run(self, inputs, export, *, whole=False, seen=None):
+    def run(self, inputs, policy, *, whole=False, seen=None):
         """Runs the model on some steps, with an export's stream.
 
         Args:
             inputs: tensors, flat.
-            export: `Export`.
+            policy: `recurrence.Policy`.
             whole: bool, the steps are all of the sequence.
             seen: list to put the outputs of each call into, or None.
         """
@@ -72,11 +72,11 @@ class Plan:
             way = None if whole else self._ways.get(number)
             try:
                 if way:
-                    outputs = way(export.stream, *args)
+                    outputs = way(policy.stream, *args)
                 elif self._recurrent[number]:
                     outputs = call_layer(layer, *args, **kwargs)
                 else:
-                    with export.paused():
+                    with policy.paused():
                         outputs = call_layer(layer, *args, **kwargs)
             except (ValueError, tf.errors.OpError) as error:
                 why = f"it cannot take so few steps: {sentence(error)}"

@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
-from keras_rnnkit.convert import all_layers
 from keras_rnnkit.export.names import named_outputs
 from keras_rnnkit.export.proof import as_traced
 from keras_rnnkit.export.runtime import StreamingModel
@@ -23,7 +22,8 @@ from keras_rnnkit.export.saved_model import (
 from keras_rnnkit.export.served import Whole
 from keras_rnnkit.export.steps import Search, check_names
 from keras_rnnkit.export.stream_plan import HINT, Plan, is_close, sources_of
-from keras_rnnkit.recurrence import Export
+from keras_rnnkit.internals import all_layers
+from keras_rnnkit.recurrence import Policy
 
 CHECKED = 48  # steps, or more, that the layers are compared on before the conversion
 
@@ -70,9 +70,9 @@ class Streamed(Whole):
 
     def _whole(self, **inputs):
         """What the model returns for whole sequences, from the states of new ones."""
-        export = Export("arrays")
+        policy = Policy(compiled=False)
         stateful = any(map(is_stateful, all_layers(self.model)))
-        with export.tracing(), export.streaming() if stateful else nullcontext():
+        with policy.active(), policy.streaming() if stateful else nullcontext():
             return serve(self.model, **inputs)
 
     def _find_inputs(self):
@@ -86,7 +86,7 @@ class Streamed(Whole):
         self._check_first_states()
         of_first = set().union(*sources.values()) - {*self.axes}
         self.of_reset = [s for s in self.of_a_call if s.name in of_first]
-        step = partial(self._step, Export("arrays"))
+        step = partial(self._step, Policy(compiled=False))
         sources, _ = sources_of(step, [*self.of_a_call, *self.states])
         of_first -= set().union(*sources.values())
         self.of_step = [s for s in self.of_a_call if s.name not in of_first]
@@ -125,9 +125,9 @@ class Streamed(Whole):
         inputs = random_calls(specs)[0]
 
         def run(given, inputs):
-            export, seen = Export("arrays"), []
-            with export.streaming(self.taken, given) as stream:
-                self._call(inputs, export, whole=given is None, seen=seen)
+            policy, seen = Policy(compiled=False), []
+            with policy.streaming(self.taken, given) as stream:
+                self._call(inputs, policy, whole=given is None, seen=seen)
             return seen, stream.last
 
         def arrays(seen):
@@ -148,7 +148,7 @@ class Streamed(Whole):
     def _of(specs, inputs):
         return {spec.name: inputs[spec.name] for spec in specs}
 
-    def _call(self, inputs, export, **options):
+    def _call(self, inputs, policy, **options):
         """Runs the model; inputs that are not given do not matter."""
         flat = [
             inputs[spec.name]
@@ -156,16 +156,16 @@ class Streamed(Whole):
             else tf.zeros([n or self._size for n in spec.shape], spec.dtype)
             for spec in self.of_a_call
         ]
-        with export.tracing():
-            return named_outputs(self.plan.run(flat, export, **options))
+        with policy.active():
+            return named_outputs(self.plan.run(flat, policy, **options))
 
     def _first(self, **inputs):
         """The states that layers begin with."""
-        export = Export("arrays")
-        with export.streaming(self.taken) as stream:
-            self._call(inputs, export)
-        if export.refusals:
-            raise ValueError("; ".join(dict.fromkeys(export.refusals)))
+        policy = Policy(compiled=False)
+        with policy.streaming(self.taken) as stream:
+            self._call(inputs, policy)
+        if policy.refusals:
+            raise ValueError("; ".join(dict.fromkeys(policy.refusals)))
         return stream.first
 
     def _reset(self, **inputs):
@@ -177,19 +177,19 @@ class Streamed(Whole):
         }
         return self._first(**zeros, **inputs)
 
-    def _step(self, export, **given):
-        export.begin()
+    def _step(self, policy, **given):
+        policy.begin()
         inputs = {name: given.pop(name) for name in self.names if name in given}
-        with export.streaming(self.taken, given) as stream:
-            return self._call(inputs, export) | stream.last
+        with policy.streaming(self.taken, given) as stream:
+            return self._call(inputs, policy) | stream.last
 
     def random_calls(self):
         """Inputs to compare on, of more steps than the layers look back."""
         times = math.ceil((self.plan.memory + 16) / (16 * self.unit))
         return random_calls(self.specs, self.unit * times, tokens_of(self.model))
 
-    def endpoints(self, export):
-        step = partial(self._step, export)
+    def endpoints(self, policy):
+        step = partial(self._step, policy)
         endpoints = {STEP: (step, [*self.of_step, *self.states])}
         return endpoints | (
             {} if self.calibrated else {RESET: (self._reset, self.of_reset)}
@@ -221,9 +221,9 @@ class Streamed(Whole):
         first = self._of(self.of_step, self._chunks(inputs)[0])
         return file.seconds(STEP, calls, **first, **file.states)
 
-    def calibration(self, calls, export):
-        del export  # no form of a stream needs ranges of layers
-        arrays = Export("arrays")
+    def calibration(self, calls, policy):
+        del policy  # no form of a stream needs ranges of layers
+        arrays = Policy(compiled=False)
         step = tf.function(partial(self._step, arrays), autograph=False)
         first, taken = self._reset(), []
         for inputs in calls:

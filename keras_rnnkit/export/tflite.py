@@ -24,6 +24,7 @@ from keras_rnnkit.export.errors import layers_in
 from keras_rnnkit.export.files import check_target, whole
 from keras_rnnkit.export.finish import finished
 from keras_rnnkit.export.names import by_signature
+from keras_rnnkit.export.policy import STATES, TFLitePolicy
 from keras_rnnkit.export.prepared import prepared
 from keras_rnnkit.export.proof import prove
 from keras_rnnkit.export.report import ExportReport
@@ -32,7 +33,6 @@ from keras_rnnkit.export.samples import calls_of, samples
 from keras_rnnkit.export.saved_model import write
 from keras_rnnkit.export.served import Answers, Forecast, Whole
 from keras_rnnkit.export.streamed import Streamed
-from keras_rnnkit.recurrence import STATES, Export
 
 LETTERS = 300  # of what the converter says
 
@@ -149,18 +149,18 @@ def export_tflite(
         check = by_signature(model, check)
         calls = calls_of(samples("check", check, served.specs), served.specs)
 
-    export = Export(form, quantized=quantize)
+    policy = TFLitePolicy(form, quantized=quantize)
     if quantize in CALIBRATED:
-        data = served.calibration(data, export)
+        data = served.calibration(data, policy)
     with whole(path) as new, tempfile.TemporaryDirectory() as folder:
-        endpoints = served.endpoints(export)
-        write(folder, endpoints, export)
-        if export.refusals:
-            raise ValueError("; ".join(dict.fromkeys(export.refusals)))
+        endpoints = served.endpoints(policy)
+        write(folder, endpoints, policy)
+        if policy.refusals:
+            raise ValueError("; ".join(dict.fromkeys(policy.refusals)))
         content = convert(model, folder, endpoints, quantize, data)
-        content = finished(content, next(iter(endpoints)), export.ranges.get(STATES, 0))
+        content = finished(content, next(iter(endpoints)), policy.ranges.get(STATES, 0))
         found = inspect_tflite(content)
-        check_ops(found.counted, export)
+        check_ops(found.counted, policy)
         check_scales(content)
         new.write_bytes(content)
         CONVERTER.attempt(str(new))
@@ -177,7 +177,7 @@ def export_tflite(
             parameters=model.count_params(),
             quantize=quantize,
             tolerance=tolerance,
-            layers=export.layers,
+            layers=policy.layers,
             ops=found.counted,
             signatures=found.signatures,
             **figures,

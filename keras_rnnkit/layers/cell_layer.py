@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from keras_rnnkit.arguments import check_choice
 from keras_rnnkit.layers.rnn import RNN, dropout_masks, time_major
+from keras_rnnkit.recurrence import Plan, current_policy
 
 
 def from_cell(name: str) -> property:
@@ -49,6 +50,7 @@ class CellLayer(RNN):
 
     def inner_loop(self, sequences, initial_state, mask, training=False):
         if getattr(self, "use_cudnn", False) and self._goes_to_cudnn():
+            current_policy().note(self, Plan(False, "Keras hands it to cuDNN"))
             # Keras's own hand-over, which stands behind `RNN` in the method order.
             with dropout_masks(self.cell, time_major(sequences), initial_state):
                 return super(RNN, self).inner_loop(

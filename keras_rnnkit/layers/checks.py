@@ -6,7 +6,11 @@ import tensorflow as tf
 from keras import tree
 
 from keras_rnnkit.cells import ESNCell, GRUCell, LSTMCell, SimpleRNNCell
-from keras_rnnkit.recurrence import check_lengths_within, current_stream
+from keras_rnnkit.recurrence import (
+    check_lengths_within,
+    current_policy,
+    current_stream,
+)
 
 KERNEL_CELLS = (
     *(SimpleRNNCell, LSTMCell, GRUCell, ESNCell),
@@ -113,6 +117,14 @@ def check_layer(layer, sequences):
         )
     if hasattr(layer, "check_device"):
         layer.check_device()
+
+
+def check_stream(layer, lengths):
+    """Has what is traced be refused if a layer's steps end before its stream does."""
+    if current_stream() and lengths is not None:
+        current_policy().refusals.append(
+            f"`{layer.name}` cannot stream: it takes `lengths`"
+        )
 
 
 def check_mask(name, mask, sequences):

@@ -9,15 +9,15 @@ from keras import ops, tree
 
 from keras_rnnkit.arguments import check_choice, extends, takes
 from keras_rnnkit.cells.split import SplitCell
-from keras_rnnkit.layers.forms import exported_step, form_of, run_fused
 from keras_rnnkit.layers.sequence import SequenceLayer
 from keras_rnnkit.recurrence import (
-    WAYS,
+    LOOPS,
     FastLoop,
-    current_export,
+    Plan,
+    current_policy,
     current_stream,
-    is_fast,
     look,
+    make_plan,
     run,
     specs_of_step,
 )
@@ -69,7 +69,7 @@ class RNN(SequenceLayer, keras.layers.RNN):
 
     def set_loop(self, loop):
         """Takes the way in which the steps are run."""
-        check_choice("loop", loop, WAYS)
+        check_choice("loop", loop, LOOPS)
         if loop == "fast" and (self.unroll or not self._has_split_cell):
             received = "`unroll=True`" if self.unroll else type(self.cell).__name__
             raise ValueError(
@@ -85,16 +85,18 @@ class RNN(SequenceLayer, keras.layers.RNN):
 
     def takes_fast_loop(self, shape) -> bool:
         """Whether sequences of a shape run on the compiled loop, here and now."""
-        if not self._is_to_be_fast(shape):
+        if not self.plan(shape).compiled:
             return False
         x = tf.zeros([1, 1, *shape[2:]], self.cell.compute_dtype)
         specs = specs_of_step(x, self._first_state(x, None), *self._parts(x))
         return fast_loop(self, specs) is not None
 
-    def _is_to_be_fast(self, shape):
-        return self._has_split_cell and is_fast(
-            self.loop, unroll=self.unroll, steps=shape[1], batch=shape[0]
-        )
+    def plan(self, shape) -> Plan:
+        """Whether sequences of a shape are to run compiled, here and now, and why."""
+        if not self._has_split_cell:
+            return Plan(False, f"`{type(self.cell).__name__}` is not a `SplitCell`")
+        batch, steps = shape[:2]
+        return make_plan(self.loop, unroll=self.unroll, steps=steps, batch=batch)
 
     def _parts(self, x, training=False, rows=None):
         """What the cell tells before the first step: `k`, `row_k` and noise."""
@@ -155,28 +157,28 @@ class RNN(SequenceLayer, keras.layers.RNN):
 
         Of the outputs, the one that `return_sequences` does not ask for is `None`.
         """
-        form = form_of(self, sequences, initial_state, mask)
-        if form == "fused":
-            return (*run_fused(self, sequences), initial_state)
+        loop = current_policy().loop_of(self, sequences, initial_state, mask)
+        if loop.layer:
+            return (*loop.layer(self, sequences), initial_state)
         run_cell = self._run_any_cell
         if self._has_split_cell:
             run_cell = self._run_split_cell
         outputs, states = run_cell(
-            sequences, initial_state, mask, training, form, **rows
+            sequences, initial_state, mask, training, loop.write, **rows
         )
         states = tree.pack_sequence_as(initial_state, tree.flatten(states))
         if self.return_sequences:
             return None, outputs, states
         return outputs, None, states
 
-    def _run_split_cell(self, sequences, states, mask, training, form, rows=None):
+    def _run_split_cell(self, sequences, states, mask, training, write, rows=None):
         cell = self.cell
         x = ops.cast(sequences, cell.compute_dtype)
         k, row_k, noise = self._parts(x, training, rows)
 
         def in_ordinary_ops(x, states, k, row_k):
             k = SimpleNamespace(**k | row_k)
-            run_step = exported_step(cell.step, k)
+            run_step = current_policy().step_of(cell.step, k)
 
             def step(x, states):
                 z, noise = x
@@ -186,17 +188,19 @@ class RNN(SequenceLayer, keras.layers.RNN):
             shape = ops.shape(x)[0], cell.output_size
             zero_output = ops.zeros(shape, self.compute_dtype)
             z = cell.project(time_major(x), k)
-            return self._run(step, (z, noise), states, zero_output, mask, form)
+            return self._run(step, (z, noise), states, zero_output, mask, write)
 
-        if self._is_to_be_fast(x.shape):
+        plan = self.plan(x.shape)
+        if plan.compiled:
             noise_by_row = tree.map_structure(time_major, noise)
             given = x, states, k, row_k, noise_by_row
             if loop := fast_loop(self, specs_of_step(*given)):
+                current_policy().note(self, plan)
                 output, states = loop(
                     *given,
                     mask=[] if mask is None else [mask],
                     save=training,
-                    at_once=self.loop == "fast" or current_export() is not None,
+                    at_once=plan.at_once,
                     reference=in_ordinary_ops,
                 )
                 return ops.cast(output, self.compute_dtype), states
@@ -208,10 +212,13 @@ class RNN(SequenceLayer, keras.layers.RNN):
                     "lacks: take weights from `k`, draw in `draw_noise`, or pass "
                     "`loop='auto'`"
                 )
+            plan = Plan(False, f"XLA cannot compile `{type(cell).__name__}`")
+        current_policy().note(self, plan)
         return in_ordinary_ops(x, states, k, row_k)
 
-    def _run_any_cell(self, sequences, states, mask, training, form):
+    def _run_any_cell(self, sequences, states, mask, training, write):
         cell, inputs = self.cell, time_major(sequences)
+        current_policy().note(self, self.plan(sequences.shape))
         kwargs = {}
         if isinstance(cell, keras.layers.Layer) and takes(cell, "training"):
             kwargs["training"] = training
@@ -227,9 +234,9 @@ class RNN(SequenceLayer, keras.layers.RNN):
             first.set_shape(inputs.shape[1:])
             zero_output = tf.zeros_like(step(first, tree.flatten(states))[0])
             flat = tree.flatten(states)
-            return self._run(step, inputs, flat, zero_output, mask, form)
+            return self._run(step, inputs, flat, zero_output, mask, write)
 
-    def _run(self, step, inputs, states, output, mask, form):
+    def _run(self, step, inputs, states, output, mask, write):
         """Runs the loop in ordinary ops; inputs are time first, outputs batch first."""
         stream = None if mask is None else current_stream()
         if stream:  # What a mask holds at the first step is the output before.
@@ -241,7 +248,7 @@ class RNN(SequenceLayer, keras.layers.RNN):
             output,
             mask=None if mask is None else tf.transpose(mask),
             reverse=self.go_backwards,
-            form=form,
+            write=write,
             return_sequences=self.return_sequences,
             zero_output_for_mask=self.zero_output_for_mask,
         )

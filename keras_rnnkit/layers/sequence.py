@@ -2,10 +2,14 @@
 
 import keras
 import tensorflow as tf
-from keras import tree
 
-from keras_rnnkit.layers.checks import check_call, input_spec, uniform
-from keras_rnnkit.layers.forms import check_stream
+from keras_rnnkit.internals import set_masks
+from keras_rnnkit.layers.checks import (
+    check_call,
+    check_stream,
+    input_spec,
+    uniform,
+)
 from keras_rnnkit.recurrence import as_mask, current_stream
 
 
@@ -56,9 +60,7 @@ class SequenceLayer(keras.layers.Layer):
             mask = stream.mask if mask is None else tf.logical_and(mask, stream.mask)
         outputs = self.run(sequences, initial_state, mask, training, **of_subclass)
         if lengths is not None:
-            masks = tree.flatten(self.compute_mask(sequences, mask))
-            for output, own_mask in zip(tree.flatten(outputs), masks, strict=False):
-                output._keras_mask = own_mask  # as Keras itself hands a mask on
+            set_masks(outputs, self.compute_mask(sequences, mask))
         return outputs
 
     def compute_output_spec(

@@ -1,38 +1,42 @@
-"""The only time loop and the ways it runs; masks, lengths, reversal, unrolling."""
+"""The loop over time.
 
-from keras_rnnkit.recurrence.blocks import TURN, shaped
+`loop` says what it computes, and runs it in ordinary ops. `plan` decides whether it is
+compiled, `policy` lets an export decide otherwise. `step`, `compiled` and `fast` are
+the compiled loop: one step, all steps of some rows, and all rows on all cores. `masks`,
+`padding` and `often` handle sequences of several lengths.
+"""
+
 from keras_rnnkit.recurrence.by_rows import RowFunction
-from keras_rnnkit.recurrence.exported import (
-    FORMS,
-    STATES,
-    Export,
-    Stream,
-    current_export,
-    current_stream,
-    unused,
-)
 from keras_rnnkit.recurrence.fast import FastLoop, is_known_zero, pad_steps
-from keras_rnnkit.recurrence.fused import OPERATION, fused_lstm
 from keras_rnnkit.recurrence.gradient import forget_gradients
 from keras_rnnkit.recurrence.keep import keep
-from keras_rnnkit.recurrence.loop import run
+from keras_rnnkit.recurrence.loop import run, run_each, written_out
 from keras_rnnkit.recurrence.masks import as_mask, check_lengths_within
 from keras_rnnkit.recurrence.often import at_once, elements, is_often
 from keras_rnnkit.recurrence.padding import as_arrays, pad_rows, padded
+from keras_rnnkit.recurrence.plan import LOOPS, Place, Plan, make_plan
+from keras_rnnkit.recurrence.policy import (
+    DEFAULT,
+    Loop,
+    Policy,
+    Stream,
+    current_policy,
+    current_stream,
+    unused,
+)
 from keras_rnnkit.recurrence.shards import LENGTHS, in_shards, pad, side_by_side
 from keras_rnnkit.recurrence.step import are_only_summed, look, specs_of_step, wide
-from keras_rnnkit.recurrence.way import WAYS, is_fast
 from keras_rnnkit.recurrence.write import write_at
 
 __all__ = [
-    "FORMS",
+    "DEFAULT",
     "LENGTHS",
-    "OPERATION",
-    "STATES",
-    "TURN",
-    "WAYS",
-    "Export",
+    "LOOPS",
     "FastLoop",
+    "Loop",
+    "Place",
+    "Plan",
+    "Policy",
     "RowFunction",
     "Stream",
     "are_only_summed",
@@ -40,26 +44,26 @@ __all__ = [
     "as_mask",
     "at_once",
     "check_lengths_within",
-    "current_export",
+    "current_policy",
     "current_stream",
     "elements",
     "forget_gradients",
-    "fused_lstm",
     "in_shards",
-    "is_fast",
     "is_known_zero",
     "is_often",
     "keep",
     "look",
+    "make_plan",
     "pad",
     "pad_rows",
     "pad_steps",
     "padded",
     "run",
-    "shaped",
+    "run_each",
     "side_by_side",
     "specs_of_step",
     "unused",
     "wide",
     "write_at",
+    "written_out",
 ]

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from keras_rnnkit.internals import in_xla
 from keras_rnnkit.recurrence.compiled import CompiledLoop
 from keras_rnnkit.recurrence.gradient import Gradients
 from keras_rnnkit.recurrence.often import elements, if_often, is_often
@@ -9,7 +10,6 @@ from keras_rnnkit.recurrence.segments import in_segments, segments_of
 from keras_rnnkit.recurrence.shards import (
     added,
     by_batch,
-    in_xla,
     joined,
     pad,
     padded_length,

@@ -4,6 +4,8 @@ import weakref
 
 import tensorflow as tf
 
+from keras_rnnkit.internals import take_gradient
+
 LOST = (
     "gradients through `tf.vectorized_map` need `loop='portable'` in the recurrent "
     "layers, or `tf.map_fn` in its place"
@@ -76,16 +78,13 @@ class Gradients:
         return call
 
     def _take_over(self, op):
-        # TensorFlow has no public way to take a gradient out of its registry.
-        from tensorflow.python.framework import ops
-
-        name = op.get_attr("_gradient_op_type").decode()
-        entry = ops.gradient_registry._registry[name]
-        self._kept[name] = entry["type"]
+        keeper = weakref.ref(self)
+        name, gradient = take_gradient(
+            op, lambda name: lambda *given: keeper()._kept[name](*given)
+        )
+        self._kept[name] = gradient
         others = getattr(op.graph, "_keras_rnnkit_gradients", [])
         op.graph._keras_rnnkit_gradients = [*others, self]
-        keeper = weakref.ref(self)
-        entry["type"] = lambda *given: keeper()._kept[name](*given)
 
 
 def forget_gradients():

@@ -4,9 +4,6 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from keras_rnnkit.recurrence.blocks import run_in_blocks, write_out
-from keras_rnnkit.recurrence.flat import with_flat_rows
-
 nest = tf.nest
 
 
@@ -18,13 +15,17 @@ def run(
     *,
     mask: tf.Tensor | None = None,
     reverse: bool = False,
-    form: str = "arrays",
+    write: Callable | None = None,
     return_sequences: bool = True,
     zero_output_for_mask: bool = False,
 ):
-    """Runs `output_t, s_t = step(x_t, s_{t-1})` over the time axis.
+    """Runs a step over the time axis. What it computes:
 
-    Where the mask is False, the states and the output of the step before are held.
+        for x_t, mask_t in zip(inputs, mask):
+            new_output, new_states = step(x_t, states)
+            output, states = where(mask_t, (new_output, new_states), (output, states))
+
+    All other loops of the package, compiled or in a file, are held to this one.
 
     Args:
         step: callable `(x_t, states) -> (output, states)`, any nests of tensors.
@@ -35,9 +36,8 @@ def run(
         mask: bool `(time, batch)`, or `None`.
         reverse: run from the last step to the first. Outputs stand in the order in
             which they were computed, as in Keras.
-        form: how the loop is written. "arrays": with arrays of tensors. "loop": without
-            them, for TFLite, and without a gradient. "unrolled": the steps one by one,
-            which needs a static number of them.
+        write: how the loop is written: `in_arrays`, the default, `written_out`, or
+            another callable of their arguments.
         return_sequences: also return the output of every step.
         zero_output_for_mask: return zeros in place of the output held.
 
@@ -53,8 +53,7 @@ def run(
     held = [] if mask is None else [output]
     if reverse:
         inputs = nest.map_structure(lambda x: tf.reverse(x, [0]), inputs)
-    blocks = with_flat_rows(run_in_blocks)
-    write = {"arrays": _while, "loop": blocks, "unrolled": write_out}[form]
+    write = in_arrays if write is None else write
     return write(step, inputs, states, output, held, return_sequences)
 
 
@@ -80,8 +79,8 @@ def _masked(step, zero_output_for_mask):
     return masked_step
 
 
-def _while(step, inputs, states, output, held, return_sequences):
-    """One `tf.while_loop`, whatever the number of steps.
+def in_arrays(step, inputs, states, output, held, return_sequences):
+    """One `tf.while_loop`, whatever the number of steps, with arrays of tensors.
 
     It carries `held`, a list of the output before, where a mask asks for it only: for
     an output carried beside an equal state `tf.GradientTape.jacobian` fails.
@@ -107,6 +106,26 @@ def _while(step, inputs, states, output, held, return_sequences):
     )
     outputs = stack(outputs, size, output)
     return outputs if return_sequences else outputs[0], states
+
+
+def written_out(step, inputs, states, output, held, return_sequences):
+    """The steps one after the other; their number has to be known."""
+    outputs, output, states = run_each(step, inputs, states, output, held)
+    if not return_sequences:
+        return output, states
+    if not outputs:
+        return tf.zeros(tf.concat([[0], tf.shape(output)], 0), output.dtype), states
+    return tf.stack(outputs), states
+
+
+def run_each(step, inputs, states, output, held):
+    """One step after the other: all outputs, the last output, and the states."""
+    outputs = []
+    for x in zip(*map(tf.unstack, nest.flatten(inputs)), strict=True):
+        x = nest.pack_sequence_as(inputs, x)
+        output, states = step(x, [output] if held else [], states)
+        outputs.append(output)
+    return outputs, output, states
 
 
 def stack(array, size, output):

@@ -2,13 +2,13 @@
 
 import tensorflow as tf
 
+from keras_rnnkit.internals import in_xla
+from keras_rnnkit.recurrence.plan import is_on, switched_on
 from keras_rnnkit.recurrence.shards import (
-    in_xla,
     padded_length,
     padded_rows,
     shard_count,
 )
-from keras_rnnkit.recurrence.way import is_on, switched_on
 
 nest = tf.nest
 

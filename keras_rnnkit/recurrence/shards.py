@@ -6,7 +6,8 @@ from contextlib import contextmanager
 
 import tensorflow as tf
 
-from keras_rnnkit.recurrence.way import ordinary_ops
+from keras_rnnkit.internals import in_xla
+from keras_rnnkit.recurrence.plan import ordinary_ops
 
 nest = tf.nest
 
@@ -44,15 +45,6 @@ def shard_count() -> int:
     threads = tf.config.threading.get_intra_op_parallelism_threads()
     cores = (threads or available_cores()) // getattr(_local, "loops", 1)
     return max(1, min(cores, MOST_SHARDS))
-
-
-def in_xla() -> bool:
-    """Whether a function is being traced for XLA."""
-    # TensorFlow tells it to its own control flow alone.
-    from tensorflow.python.ops import control_flow_util
-
-    graph = tf.compat.v1.get_default_graph()
-    return control_flow_util.GraphOrParentsInXlaContext(graph)
 
 
 def available_cores() -> int:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import tensorflow as tf
 
+from keras_rnnkit.internals import compiles
 from keras_rnnkit.recurrence.keep import with_kept
 
 nest = tf.nest
@@ -109,23 +110,13 @@ def look(cell, specs) -> Facts:
     tensors = [spec for spec in nest.flatten(specs) if isinstance(spec, tf.TensorSpec)]
     function = tf.function(of_tensors, autograph=False, jit_compile=True)
     graph = function.get_concrete_function(*tensors)
-    compiles = (
+    can_compile = (
         not graph.captured_inputs
         and not any(op.op_def.is_stateful for op in graph.graph.get_operations())
         and all(spec.dtype.is_floating for spec in specs[1])
-        and _has_kernels(function, tensors)
+        and compiles(function, tensors)
     )
-    return Facts(compiles=compiles, states=specs[1], **found)
-
-
-def _has_kernels(function, tensors) -> bool:
-    """Whether XLA knows all operations of a function."""
-    with tf.init_scope():
-        try:
-            function.experimental_get_compiler_ir(*tensors)(stage="hlo")
-        except (ValueError, tf.errors.OpError):
-            return False
-    return True
+    return Facts(compiles=can_compile, states=specs[1], **found)
 
 
 class Step:

@@ -6,10 +6,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_rnnkit.convert import all_layers, call_any_steps, check_model
+from keras_rnnkit.convert import call_any_steps, check_model
+from keras_rnnkit.internals import all_layers, mask_of
 from keras_rnnkit.layers import RNN, StackedRNN
 from keras_rnnkit.layers.sequence import SequenceLayer
-from keras_rnnkit.recurrence import Export, current_export
+from keras_rnnkit.recurrence import DEFAULT, Policy, current_policy
 from keras_rnnkit.reservoir.traced import Traced
 
 BYTES = 1 << 26  # of features in a chunk
@@ -152,13 +153,14 @@ def run_stream(model, x, states, lengths=None, training=False, held=False):
     Returns:
         `(outputs, masks, states)`: lists, and a dict in the order as above.
     """
-    # Only in ordinary ops is it.
-    export = current_export() or Export("arrays" if held else None)
+    policy = current_policy()
+    if policy is DEFAULT:  # Only in ordinary ops is an output handed on.
+        policy = Policy(compiled=not held)
     mask = None if lengths is None else tf.sequence_mask(lengths, tf.shape(x)[1])
-    with export.tracing(), export.streaming((), states or None, mask) as stream:
+    with policy.active(), policy.streaming((), states or None, mask) as stream:
         outputs = call_any_steps(model, x, training)
     outputs = keras.tree.flatten(outputs)
-    masks = [getattr(y, "_keras_mask", None) for y in outputs]
+    masks = [mask_of(y) for y in outputs]
     return outputs, masks, {name: stream.last[name] for name in stream.first}
 
 

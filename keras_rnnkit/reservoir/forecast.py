@@ -70,7 +70,7 @@ def forecast(model: keras.Model, warmup, steps: int, *, inputs=None) -> np.ndarr
         inputs = tf.cast(np.asarray(inputs)[:, : steps - 1], warmup.dtype)
     lengths = None if lengths is None else tf.constant(lengths)
     run = Traced(closed_loop, model)
-    said = run(warmup, tf.constant(steps), inputs, "arrays", lengths).numpy()
+    said = run(warmup, tf.constant(steps), inputs, lengths).numpy()
     said = said[0] if one else said
     return said[..., 0] if series else said
 
@@ -140,15 +140,15 @@ def check_closed(model) -> int:
     return features - outputs
 
 
-def closed_loop(model, warmup, steps, inputs=None, form="arrays", lengths=None):
+def closed_loop(model, warmup, steps, inputs=None, lengths=None, write=None):
     """The forecast in a graph.
 
     Args:
         warmup: `(batch, steps, features)`.
         steps: int or scalar tensor, how many are forecast.
         inputs: `(batch, steps to forecast - 1, features from outside)`, or None.
-        form: of the loop; see `recurrence.run`.
         lengths: int `(batch,)`, the steps of each warm-up, or None for all.
+        write: how the loop is written; see `recurrence.run`.
     """
     held = has_masks(model)
 
@@ -176,5 +176,5 @@ def closed_loop(model, warmup, steps, inputs=None, form="arrays", lengths=None):
     outside = tf.zeros([steps - 1, 1])
     if inputs is not None:
         outside = tf.transpose(inputs, [1, 0, 2])
-    outputs, _ = run(step, outside, carried, first, form=form)
+    outputs, _ = run(step, outside, carried, first, write=write)
     return tf.concat([first[:, None], tf.transpose(outputs, [1, 0, 2])], 1)

@@ -11,7 +11,7 @@ from keras_rnnkit.arguments import (
     check_count,
     check_positive_integer,
 )
-from keras_rnnkit.convert import all_layers
+from keras_rnnkit.internals import all_layers
 from keras_rnnkit.reservoir.body import body_of
 from keras_rnnkit.reservoir.data import Batches
 from keras_rnnkit.reservoir.replicas import Replicas, current_strategy

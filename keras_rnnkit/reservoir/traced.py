@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from keras_rnnkit.arguments import PACKAGE
-from keras_rnnkit.convert import all_layers
+from keras_rnnkit.internals import all_layers
 from keras_rnnkit.recurrence import forget_gradients
 
 MOST = 128  # graphs that are kept

@@ -10,7 +10,7 @@ from collections import Counter
 import keras
 import numpy as np
 
-from keras_rnnkit.convert import all_layers
+from keras_rnnkit.internals import all_layers
 from keras_rnnkit.saved.graph import MODELS, layers_of
 
 

@@ -5,8 +5,8 @@ import tensorflow as tf
 from keras_rnnkit.recurrence import (
     RowFunction,
     elements,
-    is_fast,
     is_often,
+    make_plan,
     pad,
     pad_steps,
     wide,
@@ -27,10 +27,10 @@ def additive_scores(query, keys, scale, loop="auto"):
         query: `(batch, steps, units)`.
         keys: `(batch, source, units)`.
         scale: v, `(units,)`.
-        loop: whether it is compiled; see `is_fast`.
+        loop: whether it is compiled; see `make_plan`.
     """
     batch, steps = query.shape[:2]
-    if not is_fast(loop, unroll=False, steps=steps, batch=batch):
+    if not make_plan(loop, unroll=False, steps=steps, batch=batch).compiled:
         return at_once([query, keys], [scale])
     shape = batch, steps, keys.shape[1]
     often = None

@@ -12,6 +12,7 @@ from keras_rnnkit.arguments import (
     check_positive_integer,
 )
 from keras_rnnkit.cells.split import constants_of
+from keras_rnnkit.internals import mask_of
 from keras_rnnkit.layers.checks import check_lengths, check_mask
 from keras_rnnkit.recurrence import as_mask, keep, wide
 from keras_rnnkit.seq2seq.additive import additive_scores
@@ -80,7 +81,7 @@ class Attention(keras.layers.Layer):
         """The steps of the memory that count, bool `(batch, source)`, or None for all;
         see `call`."""
         if mask is None:
-            mask = getattr(memory, "_keras_mask", None)
+            mask = mask_of(memory)
         else:
             mask = tf.convert_to_tensor(mask)
             check_mask(self.name, mask, memory)

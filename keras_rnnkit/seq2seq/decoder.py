@@ -5,6 +5,7 @@ import tensorflow as tf
 from keras import ops, tree
 
 from keras_rnnkit.arguments import PACKAGE, check_choice
+from keras_rnnkit.internals import mask_of
 from keras_rnnkit.layers import RNN
 from keras_rnnkit.recurrence import pad_steps
 from keras_rnnkit.seq2seq.decoder_cell import AttentionDecoderCell, with_parts
@@ -106,7 +107,7 @@ class AttentionDecoder(RNN):
         memory_lengths=None,
     ):
         self._check(sequences, memory, initial_state)
-        mask = getattr(sequences, "_keras_mask", None) if mask is None else mask
+        mask = mask_of(sequences) if mask is None else mask
         if initial_state is not None:
             initial_state = tree.flatten(initial_state)
             if self._lacks_a(initial_state):
@@ -116,7 +117,7 @@ class AttentionDecoder(RNN):
         if self.cell.attention:
             valid = self.cell.attention.valid(memory, memory_mask, memory_lengths)
             unknown = self.cell.input_feeding and memory.shape[1] is None
-            if unknown and self._is_to_be_fast(sequences.shape):
+            if unknown and self.plan(sequences.shape).compiled:
                 steps, memory, valid = with_known_sizes(memory, valid)
             rows = self.cell.memory_constants(memory, valid)
         return self.run_checked(
@@ -138,7 +139,7 @@ class AttentionDecoder(RNN):
         output, *states = outputs if self.return_state else [outputs]
         k = cell.constants()
         vars(k).update(rows)
-        loop = self.loop if self._is_to_be_fast(sequences.shape) else "portable"
+        loop = self.loop if self.plan(sequences.shape).compiled else "portable"
         if cell.input_feeding:
             output, query = tf.split(output, [cell.units, cell.query_size], axis=-1)
             _, weights = cell.look(query, k, loop)

@@ -29,7 +29,7 @@ def fused_lstm(x, kernel, recurrent_kernel, bias, *, quantized=None, largest=1.0
     Args:
         x: `(batch, time, features)`, the batch known.
         kernel, recurrent_kernel, bias: arrays, as in `keras.layers.LSTM`.
-        quantized: as in `Export`.
+        quantized: as in `TFLitePolicy`.
         largest: the largest absolute input that is to be expected.
 
     Returns:

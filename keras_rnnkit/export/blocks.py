@@ -1,13 +1,11 @@
-"""Loops for TFLite, which has no arrays of tensors: written out, and in blocks.
-
-Arguments and results are those of a loop in `loop.run`.
-"""
+"""The loop for TFLite, which has no arrays of tensors: in blocks of steps."""
 
 import math
 
 import tensorflow as tf
 
-from keras_rnnkit.recurrence.write import write_at
+from keras_rnnkit.export.flat import shaped, with_flat_rows
+from keras_rnnkit.recurrence import run_each, write_at, written_out
 
 nest = tf.nest
 
@@ -19,30 +17,11 @@ BLOCK = 16
 LONG = 4 * BLOCK * TURN
 
 
-def write_out(step, inputs, states, output, held, return_sequences):
-    """The steps one after the other; their number has to be known."""
-    outputs, output, states = run_each(step, inputs, states, output, held)
-    if not return_sequences:
-        return output, states
-    if not outputs:
-        return tf.zeros(tf.concat([[0], tf.shape(output)], 0), output.dtype), states
-    return tf.stack(outputs), states
-
-
-def run_each(step, inputs, states, output, held):
-    """One step after the other: all outputs, the last output, and the states."""
-    outputs = []
-    for x in zip(*map(tf.unstack, nest.flatten(inputs)), strict=True):
-        x = nest.pack_sequence_as(inputs, x)
-        output, states = step(x, [output] if held else [], states)
-        outputs.append(output)
-    return outputs, output, states
-
-
-def run_in_blocks(step, inputs, states, output, held, return_sequences):
+@with_flat_rows
+def in_blocks(step, inputs, states, output, held, return_sequences):
     """A `tf.while_loop` of some steps a turn, which carries the outputs as a tensor.
 
-    It has no gradient.
+    It has no gradient. Arguments and results are those of `recurrence.in_arrays`.
     """
 
     def run(depth, inputs, output, states):
@@ -74,7 +53,7 @@ def run_in_blocks(step, inputs, states, output, held, return_sequences):
 
     steps, parts = nest.flatten(inputs)[0].shape[0], []
     if steps == 0:
-        return write_out(step, inputs, states, output, held, return_sequences)
+        return written_out(step, inputs, states, output, held, return_sequences)
     for sizes in plan(steps, return_sequences):
         blocks, inputs = cut(inputs, sizes)
         part, output, states = run(len(sizes), blocks, output, states)
@@ -118,10 +97,3 @@ def cut(inputs, sizes):
 
     left = nest.map_structure(lambda x: x[count * span :], inputs)
     return nest.map_structure(blocks, inputs), left
-
-
-def shaped(tensor, shape):
-    """The tensor, of which the graph now knows a shape. `tf.ensure_shape` would be an
-    operation, which TFLite does not have."""
-    tensor.set_shape(shape)
-    return tensor

@@ -6,8 +6,6 @@ from functools import wraps
 
 import tensorflow as tf
 
-from keras_rnnkit.recurrence.blocks import shaped
-
 nest = tf.nest
 
 
@@ -63,3 +61,10 @@ def reshaped(x, axes, row):
     row = list(row)
     shape = [-1, *row] if axes == 1 else tf.concat([tf.shape(x)[:axes], row], 0)
     return shaped(tf.reshape(x, shape), [*x.shape[:axes], *row])
+
+
+def shaped(tensor, shape):
+    """The tensor, of which the graph now knows a shape. `tf.ensure_shape` would be an
+    operation, which TFLite does not have."""
+    tensor.set_shape(shape)
+    return tensor

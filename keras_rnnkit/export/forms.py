@@ -1,0 +1,68 @@
+"""Which forms the loop of a layer can have in an exported file."""
+
+import math
+
+import numpy as np
+import tensorflow as tf
+from keras import tree
+
+from keras_rnnkit.cells import LSTMCell
+from keras_rnnkit.export.blocks import TURN
+from keras_rnnkit.export.fused import fused_lstm
+from keras_rnnkit.recurrence import is_known_zero
+
+CALIBRATED = "int8", "int16x8"
+# Bytes of weights that a core keeps near: TFLite copies them for each step written out.
+CACHE = 2**20
+
+
+def order(quantized, cell, steps) -> dict[str, str]:
+    """The forms, the best first, and why each is taken."""
+    if quantized in CALIBRATED:
+        return {"fused": "the smallest", "unrolled": "a loop cannot be calibrated"}
+    if quantized and (steps is None or steps > TURN):
+        return dict.fromkeys(("loop", "unrolled", "fused"), "small, and fast here")
+    fast, kernel = "the fastest here", getattr(cell, "kernel", None)
+    weights = [w for w in getattr(cell, "weights", ()) if w is not kernel]
+    size = sum(4 * math.prod(w.shape) for w in weights)
+    if steps is not None and steps * size <= CACHE:
+        return dict.fromkeys(("unrolled", "loop", "fused"), fast)
+    return dict.fromkeys(("loop", "unrolled", "fused"), fast)
+
+
+def obstacles(policy, layer, sequences, states, mask) -> dict[str, str]:
+    """What stands against a form: the reason by the form's name."""
+    against = {}
+    batch, steps = sequences.shape[:2]
+    cell = layer.cell
+    fused = {
+        f"`{type(cell).__name__}` has no fused operation": type(cell) is not LSTMCell,
+        "it is not a plain LSTM": type(cell) is LSTMCell and not cell.is_plain,
+        "it has a mask": mask is not None,
+        "its states go in and out": policy.stream is not None,
+        "it returns its states": layer.return_state,
+        "it does not begin with zeros": not all(
+            map(is_known_zero, tree.flatten(states))
+        ),
+        "the batch is not known": batch is None,
+        "TFLite has none for 16-bit values": policy.quantized == "int16x8",
+    }
+    if reasons := [reason for reason, holds in fused.items() if holds]:
+        against["fused"] = ", ".join(reasons)
+    if layer.unroll:
+        against["loop"] = "`unroll=True`"
+    if policy.quantized in CALIBRATED:
+        against["loop"] = "TFLite cannot measure ranges within a loop"
+    if steps is None:
+        against["unrolled"] = "the number of steps is not known"
+    return against
+
+
+def run_fused(layer, sequences, quantized, largest):
+    """The last output and all outputs of a plain LSTM, by one operation."""
+    cell = layer.cell
+    with tf.init_scope():
+        weights = cell.kernel, cell.recurrent_kernel, cell.bias
+        weights = [np.asarray(w) for w in weights]
+    x = tf.reverse(sequences, [1]) if layer.go_backwards else sequences
+    return fused_lstm(x, *weights, quantized=quantized, largest=largest)
