@@ -7,6 +7,7 @@ import importlib
 import inspect
 import os
 import re
+import sys
 import tempfile
 from pathlib import Path
 
@@ -67,10 +68,11 @@ def on_post_build(**_):
 
 
 def resolve(name):
-    """The object of a dotted name, or None."""
-    value = importlib.import_module(PACKAGE)
+    """The object of a dotted name, or None; a module hides a function of its name."""
+    value, path = importlib.import_module(PACKAGE), PACKAGE
     for part in name.split(".")[1:]:
-        value = getattr(value, part, None)
+        path = f"{path}.{part}"
+        value = sys.modules.get(path) or getattr(value, part, None)
     return value
 
 
