@@ -4,9 +4,11 @@ import io
 import re
 
 
-def show(figure):
-    """Prints a matplotlib figure as an SVG that stands in the page."""
+def svg(figure) -> str:
+    """A matplotlib figure as HTML that stands in the page."""
     file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=False)
-    svg = re.sub(r"\s*\n\s*", " ", file.getvalue().partition("<svg")[2])
-    print(f'<div class="figure"><svg{svg}</div>')
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    text = file.getvalue().partition("<svg")[2]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"\s*\n\s*", " ", text)
+    return f'<div class="figure"><svg{text}</div>'
