@@ -39,8 +39,10 @@ def on_files(files, config):
             name = path.relative_to(ROOT).as_posix()
             directory_urls = config.use_directory_urls
             files.append(File(name, str(ROOT), config.site_dir, directory_urls))
-    # Code on the pages writes its files here.
+    # Code on the pages writes its files here, and its `python` is this one.
     os.chdir(tempfile.mkdtemp())
+    folders = str(Path(sys.executable).parent), os.environ.get("PATH", "")
+    os.environ["PATH"] = os.pathsep.join(folders)
     return files
 
 
