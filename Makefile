@@ -45,8 +45,7 @@ format: $(VENV)/ready  ## mend style and format
 	$(BIN)/ruff format .
 
 docs: $(VENV)/ready    ## build the documentation into site/, and run the code of its guides
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
-	@echo "Written to site/index.html"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 keep: $(VENV)/ready    ## make anew what saved_models/ holds and the docs show
 	$(BIN)/python tools/fill_docs.py
