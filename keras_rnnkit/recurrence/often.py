@@ -21,6 +21,7 @@ ENOUGH = 10_000
 # or the first one if a call is as much work as this.
 TIMES, LARGE = 3, 256
 ENDLESS = 1 << 40
+KNOWN_AT_ONCE = False  # whether a graph that is made for one shape compiles at once
 
 
 def at_once():
@@ -57,7 +58,7 @@ def is_often(x, products, others=()) -> tf.Tensor | None:
         unknown = [axis for axis, n in enumerate(tensor.shape) if axis and n is None]
         sizes += [padded_length(tf.shape(tensor)[axis]) for axis in unknown]
     work = _float(steps) * (1 + _float(rows) * _float(products) / PRODUCTS)
-    if not sizes:  # The graph has been made for this shape.
+    if not sizes and (KNOWN_AT_ONCE or work >= LARGE):  # one shape, of all calls
         return None
     shape = tf.constant(1, tf.int64)
     for size in sizes:

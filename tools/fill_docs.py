@@ -1,7 +1,9 @@
-"""Runs what the README shows, writes what it prints there and into the example, and
-keeps what it made in saved_models/.
+"""Runs what README and docs/ show, writes what it prints there and into the examples,
+and keeps what it made in saved_models/.
 
-python tools/fill_readme.py [--results]
+python tools/fill_docs.py [--results]
+
+A block is what stands between `<!-- name -->` and `<!-- /name -->`, in one file.
 
 With `--results`, runs nothing and writes the tables of the benchmarks alone.
 """
@@ -16,7 +18,6 @@ import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
 RUNS, KEPT = ROOT / "runs", ROOT / "saved_models"
 RESULTS = ROOT / "benchmarks" / "results"
 # The blocks that are tables: of which benchmark, and the how manieth there.
@@ -31,7 +32,6 @@ TABLES = {
     "memory": ("reservoir", 2),
     "decoding": ("attention", 0),
     "attention": ("attention", 1),
-    "g2p": ("grapheme_to_phoneme", None),
 }
 MODELS = {"with attention": "g2p", "without": "g2p_no_attention"}
 # The blocks that are what an example prints: the example, its folder, the first words.
@@ -43,11 +43,57 @@ EXAMPLES = {
     "vowels": ("japanese_vowels_esn", "japanese_vowels_esn", "reservoir 0"),
     "pronounced": ("grapheme_to_phoneme", "g2p", "phoneme "),
 }
+# The table of the README: what, the cell of which table, its unit, where that table is.
+FASTER = " times as fast"
+LAYERS, FIT = ("layers", "layers"), ("epochs", "epochs-of-fit")
+LATENCY, FITTED = ("latency", "latency"), ("reservoirs", "reservoirs")
+SEARCH = "sequence to sequence", "sequence-to-sequence"
+WORDS = "pronunciation", "pronunciation-of-english-words"
+MEAN, WRONG = "geometric mean", "word error, beam"
+HEADLINE = [
+    ("training step, over Keras", ("speed", "train", "Keras"), FASTER, LAYERS),
+    ("prediction, over Keras", ("speed", "predict", "Keras"), FASTER, LAYERS),
+    (
+        "both, over the faster of Keras and XLA",
+        ("speed", "all", "Keras or XLA"),
+        FASTER,
+        LAYERS,
+    ),
+    ("both, over PyTorch", ("speed", "all", "PyTorch"), FASTER, LAYERS),
+    ("both, LSTM alone, over PyTorch", ("speed", "LSTM", "PyTorch"), FASTER, LAYERS),
+    ("epoch of `fit`, over Keras", ("fit", MEAN, "Keras"), FASTER, FIT),
+    ("first epoch, which compiles", ("fit", MEAN, "Keras, first epoch"), FASTER, FIT),
+    ("TFLite call, over PyTorch", ("latency", MEAN, "PyTorch"), FASTER, LATENCY),
+    (
+        "states of 500 units, over ReservoirPy",
+        ("reservoirs", "500", "states"),
+        FASTER,
+        FITTED,
+    ),
+    (
+        "`generate`, over a loop in Python",
+        ("decoding", "30", FASTER.strip()),
+        FASTER,
+        SEARCH,
+    ),
+    ("CMUdict: words pronounced wrong", ("g2p", "with attention", WRONG), "", WORDS),
+]
 PRINTS = re.compile(r"It prints.*?:\n\n")
 
 
+def page(name: str) -> Path:
+    """The file that has a block."""
+    opening = f"<!-- {name} -->\n"
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    found = [path for path in pages for _ in range(path.read_text().count(opening))]
+    if len(found) != 1:
+        where = [path.relative_to(ROOT).as_posix() for path in found]
+        raise ValueError(f"block {name!r} must exist once; it is in {where}")
+    return found[0]
+
+
 def pattern(name: str) -> re.Pattern:
-    """Matches the block `name` of the README: its opening, its text, its end."""
+    """Matches a block: its opening, its text, its end."""
     fence = r"```\w*\n"
     return re.compile(
         rf"(<!-- {name} -->\n(?:{fence})?)(.*?)((?:{fence})?<!-- /{name} -->)",
@@ -55,24 +101,49 @@ def pattern(name: str) -> re.Pattern:
     )
 
 
-def block(text: str, name: str) -> str:
+def block(name: str) -> str:
     """The text of a block."""
-    return pattern(name).search(text)[2]
+    return pattern(name).search(page(name).read_text())[2]
 
 
-def fill(text: str, name: str, content: str) -> str:
-    """The README with another text in a block."""
-    return pattern(name).sub(lambda match: match[1] + content + match[3], text)
+def fill(name: str, content: str):
+    """Writes another text into a block."""
+    path = page(name)
+    text = path.read_text()
+    text = pattern(name).sub(lambda match: match[1] + content + match[3], text)
+    path.write_text(text)
 
 
 def result(name: str) -> str:
-    """A table of a benchmark's results, by the name of its block."""
+    """A table of results, by the name of its block."""
+    if name in MADE:
+        return MADE[name]()
     benchmark, number = TABLES[name]
-    if number is None:
-        return pronunciations()
     text = (RESULTS / f"{benchmark}.md").read_text()
     tables = re.finditer(r"^\|.*?\|\n(?!\|)", text, re.DOTALL | re.MULTILINE)
     return [match[0] for match in tables][number]
+
+
+def cell(name: str, row: str, column: str) -> str:
+    """A number of a table: the first row that begins with `row`."""
+    head, _, *rows = (
+        [each.strip() for each in line.strip("|").split("|")]
+        for line in result(name).splitlines()
+    )
+    return next(each for each in rows if each[0] == row)[head.index(column)]
+
+
+def headline() -> str:
+    """The table of a few numbers of all kinds."""
+    rows = [["what", "how much", "table"], ["---"] * 3]
+    for what, number, unit, (title, anchor) in HEADLINE:
+        link = f"[{title}](docs/benchmarks.md#{anchor})"
+        rows.append([what, cell(*number) + unit, link])
+    return as_table(rows)
+
+
+def as_table(rows) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def pronunciations() -> str:
@@ -92,7 +163,10 @@ def pronunciations() -> str:
                 *(f"{error:.1f}%" for error in errors),
             ]
         )
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    return as_table(rows)
+
+
+MADE = {"g2p": pronunciations, "headline": headline}  # of other tables, or of reports
 
 
 def example(name: str) -> Path:
@@ -109,26 +183,23 @@ def run(*arguments: str, cwd) -> str:
     return done.stdout
 
 
-def run_example(text: str) -> str:
+def run_example() -> str:
     """What the README's example prints."""
     with tempfile.TemporaryDirectory() as folder:
-        return run("-c", block(text, "example"), cwd=folder)
+        return run("-c", block("example"), cwd=folder)
 
 
 def main():
-    text = README.read_text()
-    for name in TABLES:
-        text = fill(text, name, result(name))
-    README.write_text(text)
+    for name in (*TABLES, *MADE):
+        fill(name, result(name))
     if "--results" in sys.argv[1:]:
         return
-    text = fill(text, "output", run_example(text))
+    fill("output", run_example())
     for name, (file, folder, first) in EXAMPLES.items():
         printed = run(str(example(file)), cwd=ROOT)
         shutil.copytree(RUNS / folder, KEPT / folder, dirs_exist_ok=True)
         shown = printed[printed.index(first) :]
-        text = fill(text, name, shown)
-        README.write_text(text)
+        fill(name, shown)
         fill_docstring(example(file), shown)
     fill_kept()
 

@@ -1,4 +1,4 @@
-"""The README promises only what was run."""
+"""The README and the pages of docs/ promise only what was run."""
 
 import json
 import re
@@ -13,11 +13,22 @@ from packaging.version import Version
 
 import keras_rnnkit as rk
 from tests.helpers import assert_close
-from tools.fill_readme import TABLES, block, example, result, run, run_example
+from tools.fill_docs import (
+    EXAMPLES,
+    MADE,
+    TABLES,
+    block,
+    example,
+    page,
+    result,
+    run,
+    run_example,
+)
 
 FILES = "float32", "float16", "dynamic", "int8", "streaming"
 ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "README.md").read_text()
+DOCS = ROOT / "docs"
+PYTHON = r"```python[^\n]*\n"
 
 
 def masked(text):
@@ -27,7 +38,7 @@ def masked(text):
 
 @pytest.mark.skipif("not __import__('importlib.util').util.find_spec('sktime')")
 def test_the_example_prints_what_the_readme_says():
-    printed, shown = run_example(TEXT), block(TEXT, "output")
+    printed, shown = run_example(), block("output")
     assert masked(printed) == masked(shown)
     accuracies = [float(re.search(r"accuracy (\S+)", x)[1]) for x in (printed, shown)]
     assert abs(accuracies[0] - accuracies[1]) < 0.03
@@ -35,7 +46,7 @@ def test_the_example_prints_what_the_readme_says():
 
 def test_the_demo_shown_is_the_one_whose_models_are_kept():
     report = json.loads((ROOT / "saved_models/quickstart/report.json").read_text())
-    shown = block(TEXT, "demo")
+    shown = block("demo")
     for name, value in report["best"].items():
         value = round(value, 5) if name == "learning_rate" else value
         assert f"{name} {value}" in shown
@@ -56,7 +67,7 @@ def test_the_demo_shown_is_the_one_whose_models_are_kept():
 
 
 def test_the_files_for_phones_are_those_that_the_example_made():
-    shown = block(TEXT, "mobile")
+    shown = block("mobile")
     docstring = (ROOT / "examples/export_to_mobile.py").read_text().split('"""')[1]
     assert textwrap.indent(shown, "    ") in docstring
     rows = re.findall(r"^(\w+) +(0\.\d+) +(\d+) kB", shown, re.MULTILINE)
@@ -76,9 +87,22 @@ def test_the_example_for_phones_runs(tmp_path):
     assert all(name in out for name in FILES)
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", ["example", "output", *EXAMPLES, *TABLES, *MADE])
+def test_each_block_exists_once(name):
+    assert page(name).is_file()
+    assert block(name).strip()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_pages_show_what_the_docstrings_of_examples_show(name):
+    file, *_ = EXAMPLES[name]
+    docstring = example(file).read_text().split('"""')[1]
+    assert textwrap.indent(block(name), "    ").rstrip() in docstring
+
+
+@pytest.mark.parametrize("name", [*TABLES, *MADE])
 def test_the_tables_of_speed_are_those_of_the_benchmarks(name):
-    assert block(TEXT, name) == result(name)
+    assert block(name) == result(name)
 
 
 def test_the_models_kept_still_load_and_agree():
@@ -95,7 +119,8 @@ def test_the_models_kept_still_load_and_agree():
 
 
 def test_the_cell_of_ones_own_is_a_simple_rnn(rng):
-    (code,) = re.findall(r"```python\n(class .*?)```", TEXT, re.DOTALL)
+    text = (DOCS / "guides/own-cell.md").read_text()
+    code, *_ = re.findall(rf"{PYTHON}(class Minimal.*?)```", text, re.DOTALL)
     scope = {"rk": rk, "keras": keras}
     exec(code, scope)
     x = rng.normal(size=(2, 5, 3)).astype("float32")
@@ -109,7 +134,8 @@ def test_the_cell_of_ones_own_is_a_simple_rnn(rng):
 
 
 def test_the_reservoir_forecasts():
-    (code,) = re.findall(r"```python\n(series = .*?)```", TEXT, re.DOTALL)
+    text = (DOCS / "guides/reservoirs.md").read_text()
+    code, *_ = re.findall(rf"{PYTHON}(series = .*?)```", text, re.DOTALL)
     scope = {"rk": rk, "keras": keras}
     exec(code, scope)
     after = rk.datasets.mackey_glass(3085)[:, 3001:]
