@@ -51,27 +51,32 @@ SEARCH = "sequence to sequence", "sequence-to-sequence"
 WORDS = "pronunciation", "pronunciation-of-english-words"
 MEAN, WRONG = "geometric mean", "word error, beam"
 HEADLINE = [
-    ("training step, over Keras", ("speed", "train", "Keras"), FASTER, LAYERS),
-    ("prediction, over Keras", ("speed", "predict", "Keras"), FASTER, LAYERS),
+    ("training step, against Keras", ("speed", "train", "Keras"), FASTER, LAYERS),
+    ("prediction, against Keras", ("speed", "predict", "Keras"), FASTER, LAYERS),
     (
-        "both, over the faster of Keras and XLA",
+        "both, against the faster of Keras and XLA",
         ("speed", "all", "Keras or XLA"),
         FASTER,
         LAYERS,
     ),
-    ("both, over PyTorch", ("speed", "all", "PyTorch"), FASTER, LAYERS),
-    ("both, LSTM alone, over PyTorch", ("speed", "LSTM", "PyTorch"), FASTER, LAYERS),
-    ("epoch of `fit`, over Keras", ("fit", MEAN, "Keras"), FASTER, FIT),
-    ("first epoch, which compiles", ("fit", MEAN, "Keras, first epoch"), FASTER, FIT),
-    ("TFLite call, over PyTorch", ("latency", MEAN, "PyTorch"), FASTER, LATENCY),
+    ("both, against PyTorch", ("speed", "all", "PyTorch"), FASTER, LAYERS),
+    ("both, LSTM alone, against PyTorch", ("speed", "LSTM", "PyTorch"), FASTER, LAYERS),
+    ("epoch of `fit`, against Keras", ("fit", MEAN, "Keras"), FASTER, FIT),
     (
-        "states of 500 units, over ReservoirPy",
+        "its first epoch, which compiles",
+        ("fit", MEAN, "Keras, first epoch"),
+        FASTER,
+        FIT,
+    ),
+    ("TFLite call, against PyTorch", ("latency", MEAN, "PyTorch"), FASTER, LATENCY),
+    (
+        "states of 500 units, against ReservoirPy",
         ("reservoirs", "500", "states"),
         FASTER,
         FITTED,
     ),
     (
-        "`generate`, over a loop in Python",
+        "`generate`, against a loop in Python",
         ("decoding", "30", FASTER.strip()),
         FASTER,
         SEARCH,
