@@ -64,7 +64,7 @@ class FastLoop:
         """
         shards, often = shard_count(), None
         if not at_once:
-            often = is_often(x, elements(k) + elements(row_k, 1), row_k)
+            often = is_often(x, elements(k) + elements(row_k, 1), row_k, save)
         forward, backward = self._forward, self._backward
         # Side by side, the shards run in a graph alone. What may run in two ways takes
         # long to trace: once for all graphs, also those made for one batch size. Those

@@ -30,7 +30,7 @@ def at_once():
     return switched_on("at_once")
 
 
-def is_often(x, products, others=()) -> tf.Tensor | None:
+def is_often(x, products, others=(), trains=False) -> tf.Tensor | None:
     """Whether the shape of a call, as it would be compiled, has been met often.
 
     It is counted while the graph runs, in a table of its own that lives and dies with
@@ -41,6 +41,8 @@ def is_often(x, products, others=()) -> tf.Tensor | None:
         x: `(batch, time, ...)`.
         products: the numbers that each row multiplies at each step.
         others: nest of tensors `(batch, ...)`, whose sizes count too.
+        trains: whether gradients will be asked for. A graph that is made for one shape
+            then compiles at once, as to choose would slow each of its steps.
 
     Returns:
         A bool tensor; `None` for yes, wherever this is known before the graph runs.
@@ -58,7 +60,7 @@ def is_often(x, products, others=()) -> tf.Tensor | None:
         unknown = [axis for axis, n in enumerate(tensor.shape) if axis and n is None]
         sizes += [padded_length(tf.shape(tensor)[axis]) for axis in unknown]
     work = _float(steps) * (1 + _float(rows) * _float(products) / PRODUCTS)
-    if not sizes and (KNOWN_AT_ONCE or work >= LARGE):  # one shape, of all calls
+    if not sizes and (trains or KNOWN_AT_ONCE or work >= LARGE):
         return None
     shape = tf.constant(1, tf.int64)
     for size in sizes:

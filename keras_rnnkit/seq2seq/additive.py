@@ -35,7 +35,7 @@ def additive_scores(query, keys, scale, loop="auto"):
     shape = batch, steps, keys.shape[1]
     often = None
     if loop != "fast":
-        often = is_often(query, TANH * elements(keys, 1), keys)
+        often = is_often(query, TANH * elements(keys, 1), keys, trains=True)
     count, _, query = pad_steps(query)
     source, _, keys = pad_steps(keys)
     scores = in_parts([query, keys], [scale], often)[:, :count, :source]
