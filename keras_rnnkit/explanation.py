@@ -59,7 +59,7 @@ def explain(model, inputs=None, *, training=False) -> Explanation:
     >>> import keras_rnnkit as rk
     >>> print(rk.explain(rk.LSTM(8, name="long"), keras.Input((20, 3))))
     layer  kind  runs      why
-    long   LSTM  compiled  once its shape has been met often
+    long   LSTM  compiled  at its first call or a later one, once that pays
 
     Args:
         model: a model or a layer.

@@ -8,7 +8,7 @@ import tensorflow as tf
 import keras_rnnkit as rk
 from keras_rnnkit.recurrence import FastLoop, Place, make_plan
 
-OFTEN = "once its shape has been met often"
+OFTEN = "at its first call or a later one, once that pays"
 ASKED = "at the first call, as asked for"
 
 

@@ -146,4 +146,4 @@ def make_plan(
         return Plan(False, "TensorFlow was built without XLA")
     if loop == "fast" or place.at_once:
         return Plan(True, "at the first call, as asked for", at_once=True)
-    return Plan(True, "once its shape has been met often")
+    return Plan(True, "at its first call or a later one, once that pays")
