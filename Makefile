@@ -29,6 +29,7 @@ test: $(VENV)/ready    ## run the tests
 
 test-all: $(VENV)/ready  ## run the slow tests too
 	$(BIN)/python -m pytest -n auto -m "slow or not slow"
+	$(BIN)/python -m pytest -n auto --as-used
 
 bench: $(VENV)/ready   ## time layers, `fit`, files, reservoirs and attention against their peers
 	$(call benchmarks)

@@ -21,6 +21,15 @@ from keras_rnnkit.recurrence import often
 tf.get_logger().setLevel("ERROR")
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--as-used",
+        action="store_true",
+        help="let a graph that is made for one shape compile at its third call, as it "
+        "does for users, not at its first",
+    )
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Marks as slow all cases but one in n of a test that is marked `one_in(n)`: the
@@ -51,10 +60,11 @@ def _seeds():
 
 
 @pytest.fixture(autouse=True)
-def _one_call_compiles(monkeypatch):
+def _one_call_compiles(monkeypatch, request):
     """What is traced for one shape compiles at its first call, not at its third, so
     that a test of one call is one of the compiled loop."""
-    monkeypatch.setattr(often, "KNOWN_AT_ONCE", True)
+    if not request.config.getoption("--as-used"):
+        monkeypatch.setattr(often, "KNOWN_AT_ONCE", True)
 
 
 @pytest.fixture

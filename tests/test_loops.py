@@ -18,7 +18,7 @@ import keras_rnnkit as rk
 from keras_rnnkit.recurrence import (
     FastLoop,
     Policy,
-    in_shards,
+    RowFunction,
     keep,
     make_plan,
     often,
@@ -286,8 +286,8 @@ LONG = [pytest.param(*case, marks=pytest.mark.slow) for case in STACKS[1:4]]
     ("kinds", "flags", "given", "whole"), [STACKS[0], *LONG, *STACKS[4:]]
 )
 def test_a_stack_predicts_alike(kinds, flags, given, whole, rng, monkeypatch):
-    spy = mock.Mock(wraps=in_shards)
-    monkeypatch.setattr("keras_rnnkit.layers.stacked_rnn.in_shards", spy)
+    spy = mock.Mock(wraps=RowFunction)
+    monkeypatch.setattr("keras_rnnkit.layers.stacked_rnn.RowFunction", spy)
     fast, portable = (
         rk.StackedRNN([make(kind, loop) for kind in kinds.split()], **flags)
         for loop in ("auto", "portable")

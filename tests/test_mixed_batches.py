@@ -177,6 +177,27 @@ def test_gradients_are_equal_before_and_after_the_switch(kind, training, rng):
     assert run.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.one_in(8)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("known", [(3, 6), (1, 9), (4, 1), (1, None), (None, 12)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_calls_of_one_shape_give_the_same_before_and_after(kind, known, training, rng):
+    auto, portable = (KINDS[kind](loop) for loop in ("auto", "portable"))
+    for layer in (auto, portable):
+        layer.build((None, None, 3))
+    auto.set_weights(randomize(portable, rng))
+    types = tf.TensorSpec([*known, 3]), tf.TensorSpec(known, "bool")
+    run = tf.function(lambda *given: derivatives(auto, *given, training), types)
+    predict = tf.function(lambda x, mask: auto(x, mask=mask, training=training), types)
+    rows, steps = (size or 5 for size in known)
+    for _ in range(4):  # the third call compiles
+        x = tf.constant(rng.normal(size=(rows, steps, 3)), "float32")
+        mask = tf.constant(rng.random((rows, steps)) < 0.7)
+        outputs, gradients = derivatives(portable, x, mask, training)
+        assert_close(run(x, mask), (outputs, gradients))
+        assert_close(predict(x, mask), outputs)
+
+
 @pytest.mark.one_in(3)
 @pytest.mark.parametrize("known", [(3, 6), (3, None), (None, 6)])
 def test_gradients_are_equal_where_sizes_are_known(known, rng):
@@ -209,6 +230,25 @@ def test_a_stack_of_known_steps_counts_its_rows(rng):
     for rows in (1, 2, 2, 2, 5, 1, 2, 2):
         x = tf.random.normal((rows, 9, 3))
         assert_close(run(x), plain(x))
+
+
+@pytest.mark.slow
+def test_a_stack_of_known_steps_has_gradients_of_gradients(rng):
+    stack = rk.StackedRNN([rk.GRU(4), rk.LSTM(3)])
+    plain = rk.StackedRNN([rk.GRU(4, loop="portable"), rk.LSTM(3, loop="portable")])
+    for layer in (stack, plain):
+        layer.build((None, 9, 3))
+    stack.set_weights(randomize(plain, rng))
+    types = tf.TensorSpec([None, 9, 3]), tf.TensorSpec([None, 9], "bool")
+
+    @tf.function(input_signature=types, autograph=False)
+    def run(*given):
+        return derivatives(stack, *given, False, second=True)
+
+    for rows in (3, 3, 3, 1):  # the third call compiles
+        x = tf.constant(rng.normal(size=(rows, 9, 3)), "float32")
+        mask = tf.constant(rng.random((rows, 9)) < 0.7)
+        assert_close(run(x, mask), derivatives(plain, x, mask, False, second=True))
 
 
 def test_additive_scores_are_equal_before_and_after_the_switch(rng):

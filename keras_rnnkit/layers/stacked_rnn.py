@@ -7,7 +7,16 @@ from keras import tree
 from keras_rnnkit.arguments import PACKAGE, check_choice, check_probability
 from keras_rnnkit.layers.rnn import RNN
 from keras_rnnkit.layers.sequence import SequenceLayer
-from keras_rnnkit.recurrence import current_stream, elements, in_shards, is_often
+from keras_rnnkit.recurrence import (
+    RowFunction,
+    compiled_function,
+    current_stream,
+    elements,
+    gradients,
+    is_often,
+    ordinary_function,
+    ordinary_ops,
+)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -195,16 +204,44 @@ class StackedRNN(SequenceLayer):
         if training or not self._runs_whole(x):
             return self._run_layers(x, initial_state, mask, training)
 
-        def run_rows(x, initial_state, masks):
-            return self._run_layers(x, initial_state or None, *(masks or [None]))
-
         # A core takes its rows through all layers in one go. In training, where this
         # would not be faster, XLA would draw other random numbers for the dropout.
-        masks = [] if mask is None else [mask]
+        weights = [w.value for w in self.weights]
+        rows, given = [x, *(initial_state or [])], [] if mask is None else [mask]
         often = None
         if all(layer.loop == "auto" for layer in self.layers):
-            often = is_often(x, elements([w.value for w in self.weights]))
-        return in_shards(run_rows, x, initial_state or [], masks, often=often)
+            often = is_often(x, elements(weights))
+        outputs = self._of_rows()(rows, weights, given, often)
+        return tuple(outputs) if self.return_state else outputs[0]
+
+    def _of_rows(self):
+        """The stack as a function of some rows and of its weights."""
+
+        def forward(rows, shared, given):
+            (x, *states), (mask,) = rows, given or [None]
+            values = zip(self.weights, shared, strict=True)
+            with keras.StatelessScope(state_mapping=values):
+                return tree.flatten(self._run_layers(x, states or None, mask))
+
+        def backward(rows, shared, given, d_results):
+            def results():
+                return forward(rows, shared, given)
+
+            return tuple(gradients(results, [rows, shared], d_results))
+
+        def in_ordinary_ops(function):
+            def run(*values):
+                with ordinary_ops():
+                    return function(*values)
+
+            return run
+
+        functions = forward, backward
+        return RowFunction(
+            [ordinary_function(in_ordinary_ops(each)) for each in functions],
+            [compiled_function(each) for each in functions],
+            in_ordinary_ops(forward),
+        )
 
     def _runs_whole(self, sequences):
         """Whether XLA can compile the layers as one, for rows apart."""

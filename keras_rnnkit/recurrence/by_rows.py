@@ -1,7 +1,7 @@
-"""A function that knows no row from another, compiled for shards of a batch."""
+"""A function that knows no row from another, run on shards of a batch."""
 
 from keras_rnnkit.recurrence.gradient import Gradients
-from keras_rnnkit.recurrence.often import both_ways, if_often
+from keras_rnnkit.recurrence.often import if_often
 from keras_rnnkit.recurrence.shards import (
     added,
     by_batch,
@@ -13,26 +13,29 @@ from keras_rnnkit.recurrence.shards import (
 
 
 class RowFunction:
-    """Runs on one core for each shard of a batch, with a gradient of its own.
+    """Runs on one core for each shard of a batch, with gradients of any order.
+
+    All functions take `rows`, `shared` and `given`, lists of tensors: those of each
+    row, `(batch, ...)`, those of all rows, and more of each row, by which there is no
+    gradient. A `forward` returns a list of `(batch, ...)`. A `backward` takes the
+    gradients by these as well, and returns those by `rows` and by `shared`.
 
     Args:
-        forward: callable `(rows, shared) -> result`; `rows` is a list of tensors
-            `(batch, ...)`, as is the result, `shared` a list of tensors of all rows.
-        backward: callable `(rows, shared, d_result) -> (d_rows, d_shared)`.
-        reference: callable as `forward`, in ordinary ops, for derivatives of the
-            gradients.
+        ordinary: `(forward, backward)`, in ordinary ops.
+        compiled: the same, as XLA compiles them.
+        reference: as `forward`, in ordinary ops, for derivatives of the gradients.
 
     Call arguments:
-        rows, shared: as for `forward`.
+        rows, shared, given: see above.
         often: whether to run compiled; see `is_often`.
     """
 
-    def __init__(self, forward, backward, reference):
-        self._ordinary, self._compiled = both_ways(forward, backward)
+    def __init__(self, ordinary, compiled, reference):
+        self._ordinary, self._compiled = ordinary, compiled
         self._reference = reference
 
-    def __call__(self, rows, shared, often=None):
-        count, number = shard_count(), len(rows)
+    def __call__(self, rows, shared, given=(), often=None):
+        count, number, given = shard_count(), len(rows), list(given)
 
         def parts(values):
             return list(values[:number]), list(values[number:])
@@ -40,41 +43,43 @@ class RowFunction:
         def forward(*values):
             rows, shared = parts(values)
             ordinary, compiled = self._ordinary[0], self._compiled[0]
-            result = if_often(
+            results = if_often(
                 often,
-                lambda: on_shards(lambda rows: compiled(rows, shared), rows),
-                lambda: ordinary(rows, shared),
+                lambda: on_shards(
+                    lambda rows, given: compiled(rows, shared, given), rows, given
+                ),
+                lambda: ordinary(rows, shared, given),
             )
-            return (result,), []
+            return tuple(results), []
 
         def backward(values, saved, d_results):
             del saved
-            rows, shared = parts(values)
+            (rows, shared), d_results = parts(values), list(d_results)
             ordinary, compiled = self._ordinary[1], self._compiled[1]
 
             def sharded():
                 shards = zip(
-                    split(rows, count),
-                    split(list(d_results), count, fill="zeros"),
+                    split([rows, given], count),
+                    split(d_results, count, fill="zeros"),
                     strict=True,
                 )
-                results = [compiled(some, shared, *d) for some, d in shards]
+                results = [compiled(r, shared, g, d) for (r, g), d in shards]
                 by_rows, by_all = zip(*results, strict=True)
                 return joined(by_rows, rows[0]), added(by_all)
 
             def whole(_):
-                return compiled(rows, shared, *d_results)
+                return compiled(rows, shared, given, d_results)
 
             d_rows, d_shared = if_often(
                 often,
                 lambda: by_batch(rows[0], count, whole, sharded),
-                lambda: ordinary(rows, shared, *d_results),
+                lambda: ordinary(rows, shared, given, d_results),
             )
             return [*d_rows, *d_shared]
 
         def reference(*values):
-            return (self._reference(*parts(values)),)
+            return tuple(self._reference(*parts(values), given))
 
         # Kept by the graph in which they are made.
         run = Gradients().of_any_order(forward, backward, reference)
-        return run(*rows, *shared)[0]
+        return list(run(*rows, *shared))

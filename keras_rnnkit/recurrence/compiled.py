@@ -12,7 +12,6 @@ from keras_rnnkit.recurrence.step import (
     floats_of,
     wide,
 )
-from keras_rnnkit.recurrence.write import write_at
 
 nest = tf.nest
 
@@ -102,7 +101,7 @@ class CompiledLoop:
         held = step.held_at_first(joined, states, *given_0)
         output = step.output_of(states, held)
         writes = self.return_sequences and (held or not save)
-        outputs = [_sequence(length, output)] if writes else []
+        outputs = _arrays([output], length) if writes else []
         at_first = [states, joined, step.nothing_kept(tf.shape(x)[0])] if save else []
         flat = nest.flatten(at_first)
         saved = _write(_arrays(flat, length + 1), 0, flat)
@@ -125,8 +124,7 @@ class CompiledLoop:
                     lambda: step.advance(joined, states, held, *given_t)
                 )
                 if writes:
-                    output = step.output_of(states, held)
-                    outputs = [_write_step(*outputs, t, output)]
+                    outputs = _write(outputs, t, [step.output_of(states, held)])
                 after = tf.minimum(t + 1, length - 1)
                 joined = step.join(_at(after - start, z), step.recur(states))
                 if save:
@@ -145,7 +143,7 @@ class CompiledLoop:
         )
         saved = nest.pack_sequence_as(at_first, [array.stack() for array in saved])
         if writes:
-            (output,) = outputs
+            output = _swapped(outputs[0].stack())
         elif self.return_sequences:
             output = _swapped(saved[0][step.facts.output][1:])
         else:
@@ -298,22 +296,11 @@ def _length(tensor):
     return tf.shape(tensor)[1] if tensor.shape[1] is None else tensor.shape[1]
 
 
-# What comes in and goes out, `(rows, time, ...)`, is read and written as it lies.
+# What comes in, `(rows, time, ...)`, is read as it lies.
 
 
 def _of_step(t, tensors):
     return nest.map_structure(lambda tensor: tf.gather(tensor, t, axis=1), tensors)
-
-
-def _sequence(length, like):
-    """Zeros, a step of which is like a tensor `(rows, ...)`."""
-    rows, *rest = like.shape
-    rows = tf.shape(like)[0] if rows is None else rows
-    return tf.zeros([rows, length, *rest], like.dtype)
-
-
-def _write_step(sequence, t, value):
-    return write_at(sequence, value[:, None], [0, t] + [0] * (value.shape.rank - 1))
 
 
 # In between, a step lies in one piece: `(time, rows, ...)`.

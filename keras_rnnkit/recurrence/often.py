@@ -62,11 +62,13 @@ def is_often(x, products, others=(), trains=False) -> tf.Tensor | None:
     work = _float(steps) * (1 + _float(rows) * _float(products) / PRODUCTS)
     if not sizes and (trains or KNOWN_AT_ONCE or work >= LARGE):
         return None
+    table = tf.raw_ops.MutableHashTableV2(key_dtype=tf.int64, value_dtype=tf.int64)
+    if not sizes:
+        return _is_third_call(table)
     shape = tf.constant(1, tf.int64)
     for size in sizes:
         shape = shape * 1_000_003 + tf.cast(size, tf.int64)
     keys = tf.stack([0, shape])  # of all calls, and of those of this shape
-    table = tf.raw_ops.MutableHashTableV2(key_dtype=tf.int64, value_dtype=tf.int64)
     zero = tf.constant(0, tf.int64)
     counts = 1 + tf.raw_ops.LookupTableFindV2(
         table_handle=table, keys=keys, default_value=zero
@@ -83,6 +85,26 @@ def is_often(x, products, others=(), trains=False) -> tf.Tensor | None:
         return tf.identity(often)
 
 
+def _is_third_call(table):
+    """Whether a graph of one shape has been called so often that it compiles.
+
+    That this costs a compiled call nothing to speak of, it then only reads the count.
+    """
+    zero = tf.constant(0, tf.int64)
+    called = tf.raw_ops.LookupTableFindV2(
+        table_handle=table, keys=zero, default_value=zero
+    )
+    often = called >= TIMES - 1
+
+    def count():
+        return tf.raw_ops.LookupTableInsertV2(
+            table_handle=table, keys=zero, values=called + 1
+        )
+
+    tf.cond(often, tf.no_op, count)
+    return often
+
+
 def if_often(often, compiled, ordinary):
     """Calls one of two functions, the first of them if `often` is None."""
     return compiled() if often is None else tf.cond(often, compiled, ordinary)
@@ -90,14 +112,25 @@ def if_often(often, compiled, ordinary):
 
 def both_ways(*functions):
     """Functions that are traced once: in ordinary ops, and as XLA compiles them."""
-    ordinary = [tf.function(each, autograph=False) for each in functions]
+    traced = [tf.function(each, autograph=False) for each in functions]
+    return list(map(ordinary_function, traced)), list(map(compiled_function, traced))
 
-    def compiled(function):
-        return tf.function(
-            lambda *values: function(*values), autograph=False, jit_compile=True
-        )
 
-    return ordinary, [compiled(each) for each in ordinary]
+def ordinary_function(function):
+    """A function that runs as it is, and stands apart: inline, every op of it would be
+    passed over wherever the compiled one runs."""
+    return tf.function(
+        lambda *values: function(*values),
+        autograph=False,
+        experimental_attributes={"_noinline": True},
+    )
+
+
+def compiled_function(function):
+    """A function that XLA compiles."""
+    return tf.function(
+        lambda *values: function(*values), autograph=False, jit_compile=True
+    )
 
 
 def elements(values, first=0):

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 import tensorflow as tf
 
 from keras_rnnkit.internals import in_xla
-from keras_rnnkit.recurrence.plan import ordinary_ops
 
 nest = tf.nest
 
@@ -66,23 +65,6 @@ def by_batch(x, count, whole, sharded):
         several = (lambda: whole(False)) if in_xla() else sharded
         return tf.cond(tf.shape(x)[0] > 1, several, lambda: whole(True))
     return sharded() if rows > 1 and count > 1 else whole(rows == 1)
-
-
-def in_shards(function, *values, often=None):
-    """Has XLA compile a function, and calls it on shards; see `on_shards`.
-
-    Args:
-        often: bool tensor; where it is False, ordinary ops run. Default: True.
-    """
-    compiled = tf.function(function, autograph=False, jit_compile=True)
-    if often is None:
-        return on_shards(compiled, *values)
-
-    def ordinary():
-        with ordinary_ops():
-            return function(*values)
-
-    return tf.cond(often, lambda: on_shards(compiled, *values), ordinary)
 
 
 def on_shards(function, *values):

@@ -4,13 +4,13 @@ import tensorflow as tf
 
 from keras_rnnkit.recurrence import (
     RowFunction,
+    both_ways,
     elements,
     is_often,
     make_plan,
     pad,
     pad_steps,
     wide,
-    write_at,
 )
 
 BLOCK_BYTES = 1 << 18  # a share of the cache of a core
@@ -31,19 +31,18 @@ def additive_scores(query, keys, scale, loop="auto"):
     """
     batch, steps = query.shape[:2]
     if not make_plan(loop, unroll=False, steps=steps, batch=batch).compiled:
-        return at_once([query, keys], [scale])
+        return at_once(query, keys, scale)
     shape = batch, steps, keys.shape[1]
     often = None
     if loop != "fast":
         often = is_often(query, TANH * elements(keys, 1), keys, trains=True)
     count, _, query = pad_steps(query)
     source, _, keys = pad_steps(keys)
-    scores = in_parts([query, keys], [scale], often)[:, :count, :source]
-    return tf.ensure_shape(scores, shape)
+    (scores,) = in_parts([query, keys], [scale], often=often)
+    return tf.ensure_shape(scores[:, :count, :source], shape)
 
 
-def at_once(rows, shared):
-    (query, keys), (scale,) = rows, shared
+def at_once(query, keys, scale):
     return weighed(tf.tanh(query[:, :, None] + keys[:, None]), scale)
 
 
@@ -53,8 +52,8 @@ def weighed(hidden, scale):
     return tf.reshape(tf.matmul(flat, scale[:, None]), tf.shape(hidden)[:-1])
 
 
-def forward(rows, shared):
-    (query, keys), (scale,) = rows, shared
+def forward(rows, shared, given):
+    (query, keys), (scale,), _ = rows, shared, given
     steps = tf.shape(query)[1]
 
     def step(t, scores):
@@ -64,17 +63,17 @@ def forward(rows, shared):
     shape = query.shape[0], keys.shape[1]
     scores = tf.TensorArray(query.dtype, steps, element_shape=shape)
     _, scores = tf.while_loop(lambda t, _: t < steps, step, (0, scores))
-    return tf.transpose(scores.stack(), [1, 0, 2])
+    return [tf.transpose(scores.stack(), [1, 0, 2])]
 
 
-def backward(rows, shared, d_scores):
+def backward(rows, shared, given, d_results):
     """With e = tanh(q + k) and d its score's gradient: d (1 - e²) v by q and k, d e
     by v.
 
     It takes some steps of one row at a time: what they are added up from stays close
     to the core.
     """
-    (query, keys), (scale,) = rows, shared
+    (query, keys), (scale,), _, (d_scores,) = rows, shared, given, d_results
     batch, steps, units = tf.unstack(tf.shape(query))
     of_step = tf.shape(keys)[1] * units * query.dtype.size
     size = tf.clip_by_value(BLOCK_BYTES // tf.maximum(of_step, 1), 1, steps)
@@ -94,22 +93,28 @@ def backward(rows, shared, d_scores):
         d = tf.gather(d_scores, n)
         slope = d[..., None] * (1 - hidden * hidden)
         d_query = d_query.write(n, tf.reduce_sum(slope, 1))
-        by_keys = tf.gather(d_keys, row) + wide(tf.reduce_sum(slope, 0))
-        d_keys = write_at(d_keys, by_keys[None], [row, 0, 0])
+        d_keys = d_keys.write(row, d_keys.read(row) + wide(tf.reduce_sum(slope, 0)))
         flat = tf.reshape(hidden, [-1, scale.shape[0]])
         by_scale = tf.matmul(tf.reshape(d, [1, -1]), flat)[0]
         return n + 1, d_query, d_keys, d_scale + wide(by_scale)
 
     shape = None, query.shape[2]
     d_query = tf.TensorArray(query.dtype, count, element_shape=shape)
-    zeros = tf.zeros_like(wide(keys)), tf.zeros_like(wide(scale))
+    zeros = tf.zeros_like(wide(keys))
+    d_keys = tf.TensorArray(zeros.dtype, batch, clear_after_read=False).unstack(zeros)
+    d_scale = tf.zeros_like(wide(scale))
     _, d_query, d_keys, d_scale = tf.while_loop(
-        lambda n, *_: n < count, run, (0, d_query, *zeros)
+        lambda n, *_: n < count, run, (0, d_query, d_keys, d_scale)
     )
     d_query = tf.reshape(d_query.stack(), [batch, each * size, query.shape[2]])
     d_query = d_query[:, :steps] * scale
-    d_keys = tf.cast(d_keys, keys.dtype) * scale
+    d_keys = tf.cast(d_keys.stack(), keys.dtype) * scale
     return [d_query, d_keys], [tf.cast(d_scale, scale.dtype)]
 
 
-in_parts = RowFunction(forward, backward, at_once)
+def reference(rows, shared, given):
+    del given
+    return [at_once(*rows, *shared)]
+
+
+in_parts = RowFunction(*both_ways(forward, backward), reference)
