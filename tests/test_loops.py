@@ -19,10 +19,10 @@ from keras_rnnkit.recurrence import (
     FastLoop,
     Policy,
     RowFunction,
-    keep,
     make_plan,
     often,
     pad_steps,
+    save_residual,
 )
 from tests.helpers import TOLERANCE, assert_close, randomize
 
@@ -78,7 +78,9 @@ STEPS = {
     "twice-z": lambda self, z, r, k, _: tf.tanh(z + z),
     "twice-r": lambda self, z, r, k, _: tf.cos(r + r),
     "row": lambda self, z, r, k, _: tf.tanh(z + r) * k.row,
-    "keeps": lambda _, z, r, k, n: tf.cos(keep(tf.sin(z) * r) + keep(r * k.row)),
+    "saves": lambda _, z, r, k, n: tf.cos(
+        save_residual(tf.sin(z) * r) + save_residual(r * k.row)
+    ),
     "Reads": lambda self, z, r, k, _: z + r * self.bias,
     "Draws": lambda self, z, r, k, _: z + r + 0 * tf.random.normal([4]),
     "Bessel": lambda self, z, r, k, _: tf.math.special.bessel_j0(z + r),  # not in XLA

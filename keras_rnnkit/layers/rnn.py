@@ -13,10 +13,11 @@ from keras_rnnkit.layers.sequence import SequenceLayer
 from keras_rnnkit.recurrence import (
     LOOPS,
     FastLoop,
+    LoopInputs,
     Plan,
+    analyze_step,
     current_policy,
     current_stream,
-    look,
     make_plan,
     run,
     specs_of_step,
@@ -88,8 +89,8 @@ class RNN(SequenceLayer, keras.layers.RNN):
         if not self.plan(shape).compiled:
             return False
         x = tf.zeros([1, 1, *shape[2:]], self.cell.compute_dtype)
-        specs = specs_of_step(x, self._first_state(x, None), *self._parts(x))
-        return fast_loop(self, specs) is not None
+        inputs = self._loop_inputs(x, self._first_state(x, None))
+        return fast_loop(self, specs_of_step(inputs)) is not None
 
     def plan(self, shape) -> Plan:
         """Whether sequences of a shape are to run compiled, here and now, and why."""
@@ -98,12 +99,20 @@ class RNN(SequenceLayer, keras.layers.RNN):
         batch, steps = shape[:2]
         return make_plan(self.loop, unroll=self.unroll, steps=steps, batch=batch)
 
-    def _parts(self, x, training=False, rows=None):
-        """What the cell tells before the first step: `k`, `row_k` and noise."""
+    def _loop_inputs(self, x, states, mask=None, training=False, rows=None):
+        """What the loop runs over, with the cell's parameters and noise."""
         batch, steps = ops.shape(x)[:2]
-        k, row_k = self.cell.constants(), self.cell.row_constants(batch, training)
-        row_k = row_k | (rows or {})
-        return vars(k), row_k, self.cell.draw_noise((steps, batch), training) or []
+        params = vars(self.cell.constants())
+        row_params = self.cell.row_constants(batch, training) | (rows or {})
+        noise = self.cell.draw_noise((steps, batch), training) or []
+        return LoopInputs(
+            x,
+            states,
+            params,
+            row_params,
+            noise=tree.map_structure(time_major, noise),
+            mask=[] if mask is None else [mask],
+        )
 
     def get_config(self):
         return super().get_config() | {"loop": self.loop}
@@ -174,11 +183,12 @@ class RNN(SequenceLayer, keras.layers.RNN):
     def _run_split_cell(self, sequences, states, mask, training, write, rows=None):
         cell = self.cell
         x = ops.cast(sequences, cell.compute_dtype)
-        k, row_k, noise = self._parts(x, training, rows)
+        inputs = self._loop_inputs(x, states, mask, training, rows)
 
-        def in_ordinary_ops(x, states, k, row_k):
-            k = SimpleNamespace(**k | row_k)
-            run_step = current_policy().step_of(cell.step, k)
+        def in_ordinary_ops(x, states, params, row_params):
+            params = SimpleNamespace(**params | row_params)
+            run_step = current_policy().step_of(cell.step, params)
+            noise = tree.map_structure(time_major, inputs.noise)
 
             def step(x, states):
                 z, noise = x
@@ -187,18 +197,15 @@ class RNN(SequenceLayer, keras.layers.RNN):
 
             shape = ops.shape(x)[0], cell.output_size
             zero_output = ops.zeros(shape, self.compute_dtype)
-            z = cell.project(time_major(x), k)
+            z = cell.project(time_major(x), params)
             return self._run(step, (z, noise), states, zero_output, mask, write)
 
         plan = self.plan(x.shape)
         if plan.compiled:
-            noise_by_row = tree.map_structure(time_major, noise)
-            given = x, states, k, row_k, noise_by_row
-            if loop := fast_loop(self, specs_of_step(*given)):
+            if loop := fast_loop(self, specs_of_step(inputs)):
                 current_policy().note(self, plan)
                 output, states = loop(
-                    *given,
-                    mask=[] if mask is None else [mask],
+                    inputs,
                     save=training,
                     at_once=plan.at_once,
                     reference=in_ordinary_ops,
@@ -214,7 +221,7 @@ class RNN(SequenceLayer, keras.layers.RNN):
                 )
             plan = Plan(False, f"XLA cannot compile `{type(cell).__name__}`")
         current_policy().note(self, plan)
-        return in_ordinary_ops(x, states, k, row_k)
+        return in_ordinary_ops(x, states, inputs.params, inputs.row_params)
 
     def _run_any_cell(self, sequences, states, mask, training, write):
         cell, inputs = self.cell, time_major(sequences)
@@ -273,8 +280,8 @@ def fast_loop(layer, specs) -> FastLoop | None:
     for known, loop in loops:
         if known == key:
             return loop
-    facts = look(layer.cell, specs)
-    loop = FastLoop(layer.cell, facts, **settings) if facts.compiles else None
+    analysis = analyze_step(layer.cell, specs)
+    loop = FastLoop(layer.cell, analysis, **settings) if analysis.compiles else None
     loops.append((key, loop))
     return loop
 

@@ -1,15 +1,15 @@
 """The loop over time.
 
-`loop` says what it computes, and runs it in ordinary ops. `plan` decides whether it is
-compiled, `policy` lets an export decide otherwise. `step`, `compiled` and `fast` are
-the compiled loop: one step, all steps of some rows, and all rows on all cores. `masks`,
-`padding` and `often` handle sequences of several lengths.
+`loop` defines what it computes, and runs it in ordinary ops. `plan` decides whether it
+is compiled; an export's `policy` can decide otherwise. The compiled loop is in `step`
+(one step), `compiled` (all steps of some rows) and `fast` (all rows on all cores); all
+three take `inputs`. `masks`, `padding` and `often` handle sequences of several lengths.
 """
 
 from keras_rnnkit.recurrence.by_rows import RowFunction
 from keras_rnnkit.recurrence.fast import FastLoop, is_known_zero, pad_steps
 from keras_rnnkit.recurrence.gradient import forget_gradients, gradients
-from keras_rnnkit.recurrence.keep import keep
+from keras_rnnkit.recurrence.inputs import LoopInputs, reverse_time
 from keras_rnnkit.recurrence.loop import run, run_each, written_out
 from keras_rnnkit.recurrence.masks import as_mask, check_lengths_within
 from keras_rnnkit.recurrence.often import (
@@ -31,21 +31,31 @@ from keras_rnnkit.recurrence.policy import (
     current_stream,
     unused,
 )
-from keras_rnnkit.recurrence.shards import LENGTHS, pad, side_by_side
-from keras_rnnkit.recurrence.step import are_only_summed, look, specs_of_step, wide
+from keras_rnnkit.recurrence.residuals import save_residual
+from keras_rnnkit.recurrence.shards import LENGTH_BUCKETS, pad, side_by_side
+from keras_rnnkit.recurrence.step import (
+    analyze_step,
+    are_only_summed,
+    specs_of_step,
+    wide,
+)
 from keras_rnnkit.recurrence.write import write_at
+
+keep = save_residual  # its name before 0.2
 
 __all__ = [
     "DEFAULT",
-    "LENGTHS",
+    "LENGTH_BUCKETS",
     "LOOPS",
     "FastLoop",
     "Loop",
+    "LoopInputs",
     "Place",
     "Plan",
     "Policy",
     "RowFunction",
     "Stream",
+    "analyze_step",
     "are_only_summed",
     "as_arrays",
     "as_mask",
@@ -61,7 +71,6 @@ __all__ = [
     "is_known_zero",
     "is_often",
     "keep",
-    "look",
     "make_plan",
     "ordinary_function",
     "ordinary_ops",
@@ -69,8 +78,10 @@ __all__ = [
     "pad_rows",
     "pad_steps",
     "padded",
+    "reverse_time",
     "run",
     "run_each",
+    "save_residual",
     "side_by_side",
     "specs_of_step",
     "unused",

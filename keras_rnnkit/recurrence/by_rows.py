@@ -1,4 +1,4 @@
-"""A function that knows no row from another, run on shards of a batch."""
+"""A function that treats all rows alike, run on shards of a batch."""
 
 from keras_rnnkit.recurrence.gradient import Gradients
 from keras_rnnkit.recurrence.often import if_often
@@ -15,15 +15,15 @@ from keras_rnnkit.recurrence.shards import (
 class RowFunction:
     """Runs on one core for each shard of a batch, with gradients of any order.
 
-    All functions take `rows`, `shared` and `given`, lists of tensors: those of each
-    row, `(batch, ...)`, those of all rows, and more of each row, by which there is no
-    gradient. A `forward` returns a list of `(batch, ...)`. A `backward` takes the
-    gradients by these as well, and returns those by `rows` and by `shared`.
+    All functions take three lists of tensors: `rows`, each `(batch, ...)`, `shared`,
+    the same for all rows, and `given`, each `(batch, ...)`, which has no gradient. A
+    `forward` returns a list of `(batch, ...)`. A `backward` also takes the gradients by
+    these, and returns two lists, the gradients by `rows` and by `shared`.
 
     Args:
         ordinary: `(forward, backward)`, in ordinary ops.
-        compiled: the same, as XLA compiles them.
-        reference: as `forward`, in ordinary ops, for derivatives of the gradients.
+        compiled: the same, compiled by XLA.
+        reference: `forward` in ordinary ops, for gradients of the gradients.
 
     Call arguments:
         rows, shared, given: see above.
@@ -80,6 +80,6 @@ class RowFunction:
         def reference(*values):
             return tuple(self._reference(*parts(values), given))
 
-        # Kept by the graph in which they are made.
+        # The gradients live as long as the graph in which they are made.
         run = Gradients().of_any_order(forward, backward, reference)
         return list(run(*rows, *shared))

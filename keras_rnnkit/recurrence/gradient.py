@@ -1,4 +1,4 @@
-"""Gradients, and `tf.custom_gradient` without its leak."""
+"""Gradients, and `tf.custom_gradient` without its memory leak."""
 
 import weakref
 
@@ -13,19 +13,19 @@ LOST = (
 
 
 class Gradients:
-    """Makes functions with a gradient of their own, and keeps these gradients.
+    """Makes functions with custom gradients, and owns these gradients.
 
-    In a graph `tf.custom_gradient` registers the gradient by name, for the life of the
-    process, and with it all that it refers to: graphs, layers, weights. Here this
-    object holds them, every graph in which one was made holds this object, and the
-    registry has weak references.
+    In a graph, `tf.custom_gradient` registers the gradient under a name for the life of
+    the process, with all that it refers to: graphs, layers, weights. Here the registry
+    only has a weak reference to this object, and each graph that uses one of its
+    gradients holds the object.
     """
 
     def __init__(self):
         self._kept = {}
 
     def custom(self, function):
-        """As `tf.custom_gradient`, for tensors; `function` returns a tuple of them."""
+        """Like `tf.custom_gradient`; `function` takes tensors and returns a tuple."""
 
         def call(*values):
             results = tf.custom_gradient(_guarded(function))(*values)
@@ -36,13 +36,13 @@ class Gradients:
         return call
 
     def of_any_order(self, forward, backward, reference):
-        """A function with a gradient of its own, of which there are gradients too.
+        """Makes a function with a custom gradient that can itself be differentiated.
 
         Args:
             forward: callable `(*values) -> (results, saved)`, tuples or lists.
             backward: callable `(values, saved, d_results) -> d_values`.
-            reference: callable `(*values) -> results` that does the same as `forward`
-                in ordinary ops, for derivatives of the gradients.
+            reference: callable `(*values) -> results`, `forward` in ordinary ops, for
+                gradients of the gradient.
 
         Returns:
             A callable `(*values) -> results`.
@@ -88,13 +88,13 @@ class Gradients:
 
 
 def forget_gradients():
-    """Has the graph that is being traced let go of the gradients made in it, with all
-    that they refer to: for a graph that none are taken of."""
+    """Drops the gradients of the graph being traced, with all that they refer to, if
+    nobody will take them."""
     tf.compat.v1.get_default_graph()._keras_rnnkit_gradients = []
 
 
 def gradients(function, sources, d_targets):
-    """Gradients of what `function()` returns by `sources`, all of them nests."""
+    """Returns the gradients of `function()` with respect to `sources`, all nests."""
     with tf.GradientTape() as tape:
         tape.watch(tf.nest.flatten(sources))
         targets = tf.nest.flatten(function())
@@ -107,13 +107,13 @@ def gradients(function, sources, d_targets):
 
 
 def unwatched(values):
-    """Keeps tapes away: they would build a gradient of the loops as well."""
+    """Hides tensors from tapes, which would else build a gradient of the loops too."""
     return tf.nest.map_structure(tf.stop_gradient, values)
 
 
 def _guarded(function):
-    """Has a gradient raise, and not be zero, where TensorFlow has lost the custom one:
-    `tf.vectorized_map` copies operations without it."""
+    """Makes a gradient raise, rather than be zero, where TensorFlow has lost the custom
+    one: `tf.vectorized_map` copies operations without it."""
 
     def guarded(*values):
         results, gradient = function(*values)

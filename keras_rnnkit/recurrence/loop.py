@@ -1,8 +1,10 @@
-"""The time loop. It knows no cell and no layer: it runs any step over any inputs."""
+"""The time loop. It runs any step over any inputs, and knows no cell and no layer."""
 
 from collections.abc import Callable
 
 import tensorflow as tf
+
+from keras_rnnkit.recurrence.masks import where_mask
 
 nest = tf.nest
 
@@ -25,21 +27,21 @@ def run(
             new_output, new_states = step(x_t, states)
             output, states = where(mask_t, (new_output, new_states), (output, states))
 
-    All other loops of the package, compiled or in a file, are held to this one.
+    Tests compare all other loops of the package, compiled or in a file, with this one.
 
     Args:
         step: callable `(x_t, states) -> (output, states)`, any nests of tensors.
         inputs: nest of tensors `(time, batch, ...)`.
         states: nest of tensors, the states before the first step.
-        output: tensor `(batch, width)`, the output before the first step: what a
-            sequence without a single unmasked step returns.
+        output: tensor `(batch, width)`, the output before the first step, which a
+            sequence with every step masked returns.
         mask: bool `(time, batch)`, or `None`.
         reverse: run from the last step to the first. Outputs stand in the order in
             which they were computed, as in Keras.
-        write: how the loop is written: `in_arrays`, the default, `written_out`, or
-            another callable of their arguments.
+        write: how to write the loop: `in_arrays`, the default, `written_out`, or
+            another callable that takes the same arguments.
         return_sequences: also return the output of every step.
-        zero_output_for_mask: return zeros in place of the output held.
+        zero_output_for_mask: return zeros where masked, not the previous output.
 
     Returns:
         `(outputs, states)`; `outputs` is `(time, batch, width)`, or without
@@ -50,27 +52,26 @@ def run(
         step = _masked(step, zero_output_for_mask)
     else:
         step = _unmasked(step)
-    held = [] if mask is None else [output]
+    previous_output = [] if mask is None else [output]
     if reverse:
         inputs = nest.map_structure(lambda x: tf.reverse(x, [0]), inputs)
     write = in_arrays if write is None else write
-    return write(step, inputs, states, output, held, return_sequences)
+    return write(step, inputs, states, output, previous_output, return_sequences)
 
 
 def _unmasked(step):
-    return lambda x, held, states: step(x, states)
+    return lambda x, previous_output, states: step(x, states)
 
 
 def _masked(step, zero_output_for_mask):
-    """Gives `step` the mask: what it leaves out stays as it was."""
+    """Adds a mask to the inputs of a step: output and states stay where it is False."""
 
-    def masked_step(x_and_mask, held, states):
-        (x, mask), (output,) = x_and_mask, held
+    def masked_step(x_and_mask, previous_output, states):
+        (x, mask), (output,) = x_and_mask, previous_output
         new_output, new_states = step(x, states)
 
         def choose(new, old):
-            shape = [-1] + [1] * (new.shape.rank - 1)
-            return tf.where(tf.reshape(mask, shape), new, old)
+            return where_mask(mask, new, old)
 
         new_states = nest.map_structure(choose, new_states, states)
         instead = tf.zeros_like(output) if zero_output_for_mask else output
@@ -79,11 +80,11 @@ def _masked(step, zero_output_for_mask):
     return masked_step
 
 
-def in_arrays(step, inputs, states, output, held, return_sequences):
+def in_arrays(step, inputs, states, output, previous_output, return_sequences):
     """One `tf.while_loop`, whatever the number of steps, with arrays of tensors.
 
-    It carries `held`, a list of the output before, where a mask asks for it only: for
-    an output carried beside an equal state `tf.GradientTape.jacobian` fails.
+    `previous_output` is a list of one tensor under a mask, and else empty: carrying an
+    output beside an equal state makes `tf.GradientTape.jacobian` fail.
     """
     flat = nest.flatten(inputs)
     steps = flat[0].shape[0]
@@ -92,25 +93,25 @@ def in_arrays(step, inputs, states, output, held, return_sequences):
     size = steps if return_sequences else 1
     outputs = tf.TensorArray(output.dtype, size, element_shape=output.shape)
 
-    def body(t, held, states, outputs):
+    def body(t, previous_output, states, outputs):
         x = nest.pack_sequence_as(inputs, [array.read(t) for array in arrays])
-        output, states = step(x, held, states)
+        output, states = step(x, previous_output, states)
         outputs = outputs.write(t if return_sequences else 0, output)
-        return t + 1, [output] if held else [], states, outputs
+        return t + 1, [output] if previous_output else [], states, outputs
 
     _, _, states, outputs = tf.while_loop(
         lambda t, *_: t < steps,
         body,
-        (tf.constant(0), held, states, outputs),
+        (tf.constant(0), previous_output, states, outputs),
         maximum_iterations=steps,
     )
     outputs = stack(outputs, size, output)
     return outputs if return_sequences else outputs[0], states
 
 
-def written_out(step, inputs, states, output, held, return_sequences):
-    """The steps one after the other; their number has to be known."""
-    outputs, output, states = run_each(step, inputs, states, output, held)
+def written_out(step, inputs, states, output, previous_output, return_sequences):
+    """Unrolls the steps, whose number must be known."""
+    outputs, output, states = run_each(step, inputs, states, output, previous_output)
     if not return_sequences:
         return output, states
     if not outputs:
@@ -118,18 +119,18 @@ def written_out(step, inputs, states, output, held, return_sequences):
     return tf.stack(outputs), states
 
 
-def run_each(step, inputs, states, output, held):
-    """One step after the other: all outputs, the last output, and the states."""
+def run_each(step, inputs, states, output, previous_output):
+    """Unrolls the steps; returns all outputs, the last output and the states."""
     outputs = []
     for x in zip(*map(tf.unstack, nest.flatten(inputs)), strict=True):
         x = nest.pack_sequence_as(inputs, x)
-        output, states = step(x, [output] if held else [], states)
+        output, states = step(x, [output] if previous_output else [], states)
         outputs.append(output)
     return outputs, output, states
 
 
 def stack(array, size, output):
-    """`array.stack()`, for zero steps and an unknown batch too."""
+    """Like `array.stack()`, also for zero steps and an unknown batch."""
     if tf.executing_eagerly() or output.shape.is_fully_defined():
         return array.stack()
     stacked = tf.raw_ops.TensorListStack(

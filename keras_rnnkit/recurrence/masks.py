@@ -1,15 +1,15 @@
-"""Masks, and the lengths that stand for them."""
+"""Masks, and lengths in place of masks."""
 
 import numpy as np
 import tensorflow as tf
 
 
 def as_mask(mask, lengths, sequences: tf.Tensor) -> tf.Tensor | None:
-    """Returns the steps that count: bool `(batch, time)`, or `None` for all of them.
+    """Combines mask and lengths to bool `(batch, time)`, or `None` for all steps.
 
     Args:
         mask: `(batch, time)` or `(batch, time, 1)` of any type, or `None`.
-        lengths: int `(batch,)` or `None`. Beside a mask, both have to agree.
+        lengths: int `(batch,)` or `None`. With a mask, a step counts if both say so.
         sequences: `(batch, time, ...)`.
 
     Raises:
@@ -25,15 +25,15 @@ def as_mask(mask, lengths, sequences: tf.Tensor) -> tf.Tensor | None:
 
 
 def lengths_to_mask(lengths, sequences: tf.Tensor) -> tf.Tensor:
-    """Returns the bool mask `(batch, time)` that is True on the first steps of a row.
+    """Returns the bool mask `(batch, time)` that is True for the steps within a length.
 
     Args:
         lengths: int `(batch,)`, each from 0 to the number of steps.
         sequences: `(batch, time, ...)`.
 
     Raises:
-        ValueError: a length is negative or beyond the sequence. Where the values are
-            not known before the graph runs, `tf.errors.InvalidArgumentError`.
+        ValueError: a length is negative or beyond the sequence.
+        tf.errors.InvalidArgumentError: the same, if only known when the graph runs.
     """
     lengths = tf.convert_to_tensor(lengths)
     steps = tf.shape(sequences)[1]
@@ -64,3 +64,8 @@ def _checked_when_run(lengths, steps):
     ]
     with tf.control_dependencies(checks):
         return tf.identity(lengths)
+
+
+def where_mask(mask, new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:
+    """Returns `new` for the rows where `mask`, bool `(batch,)`, is True, else `old`."""
+    return tf.where(tf.reshape(mask, [-1] + [1] * (new.shape.rank - 1)), new, old)

@@ -1,4 +1,4 @@
-"""Whether a shape has been met so often that it pays to compile it."""
+"""When a shape has been met often enough to compile it."""
 
 import tensorflow as tf
 
@@ -12,40 +12,40 @@ from keras_rnnkit.recurrence.shards import (
 
 nest = tf.nest
 
-# Work is counted in steps of ordinary ops, of so little that what they cost is to be
-# started: some 35 microseconds. Products of about this many numbers cost as much again.
+# The unit of work is a step of a very small cell in ordinary ops: some 35 microseconds,
+# nearly all of it overhead. This many multiplications take as long again.
 PRODUCTS = 1 << 20
-# Compiling takes the time of some thousands of these steps. That much has to have run.
+# Compiling takes as long as some thousands of these steps: so much has to run first.
 ENOUGH = 10_000
 # A shape that most calls have had is likely to come again: the third call compiles it,
-# or the first one if a call is as much work as this.
+# or the first if a call is at least as much work as LARGE.
 TIMES, LARGE = 3, 256
 ENDLESS = 1 << 40
-KNOWN_AT_ONCE = False  # whether a graph that is made for one shape compiles at once
+KNOWN_AT_ONCE = False  # whether a graph for a single shape compiles at its first call
 
 
 def at_once():
-    """Has every shape inside compile when it is first met: rows then give the same, to
-    the bit, whatever came before."""
+    """A context manager: every shape inside compiles when it is first met. Results are
+    then the same to the bit, whatever ran before."""
     return switched_on("at_once")
 
 
 def is_often(x, products, others=(), trains=False) -> tf.Tensor | None:
-    """Whether the shape of a call, as it would be compiled, has been met often.
+    """Whether the (padded) shape of a call has been met often enough to compile it.
 
-    It is counted while the graph runs, in a table of its own that lives and dies with
-    the graph. What has been often once stays so. The same calls in the same order give
-    the same answers.
+    The graph counts its calls while it runs, in a table that it owns. Once a shape has
+    been met often, that stays so. The same calls in the same order give the same
+    answers.
 
     Args:
         x: `(batch, time, ...)`.
-        products: the numbers that each row multiplies at each step.
+        products: number of multiplications for each row and step.
         others: nest of tensors `(batch, ...)`, whose sizes count too.
-        trains: whether gradients will be asked for. A graph that is made for one shape
-            then compiles at once, as to choose would slow each of its steps.
+        trains: whether gradients will be asked for. A graph for a single shape then
+            compiles at once, as the choice would slow every training step.
 
     Returns:
-        A bool tensor; `None` for yes, wherever this is known before the graph runs.
+        A bool tensor, or `None` for yes if that is known before the graph runs.
     """
     if in_xla() or is_on("at_once"):
         return None
@@ -68,7 +68,7 @@ def is_often(x, products, others=(), trains=False) -> tf.Tensor | None:
     shape = tf.constant(1, tf.int64)
     for size in sizes:
         shape = shape * 1_000_003 + tf.cast(size, tf.int64)
-    keys = tf.stack([0, shape])  # of all calls, and of those of this shape
+    keys = tf.stack([0, shape])  # all calls, and those of this shape
     zero = tf.constant(0, tf.int64)
     counts = 1 + tf.raw_ops.LookupTableFindV2(
         table_handle=table, keys=keys, default_value=zero
@@ -86,9 +86,9 @@ def is_often(x, products, others=(), trains=False) -> tf.Tensor | None:
 
 
 def _is_third_call(table):
-    """Whether a graph of one shape has been called so often that it compiles.
+    """Whether this is at least the third call of a graph for a single shape.
 
-    That this costs a compiled call nothing to speak of, it then only reads the count.
+    Later calls only read the count, which costs them next to nothing.
     """
     zero = tf.constant(0, tf.int64)
     called = tf.raw_ops.LookupTableFindV2(
@@ -106,19 +106,23 @@ def _is_third_call(table):
 
 
 def if_often(often, compiled, ordinary):
-    """Calls one of two functions, the first of them if `often` is None."""
+    """Calls one of two functions: `compiled` if `often` is True or `None`."""
     return compiled() if often is None else tf.cond(often, compiled, ordinary)
 
 
 def both_ways(*functions):
-    """Functions that are traced once: in ordinary ops, and as XLA compiles them."""
+    """Traces functions once, to run in ordinary ops and to be compiled by XLA.
+
+    Returns:
+        Two lists: `ordinary_function` and `compiled_function` of each.
+    """
     traced = [tf.function(each, autograph=False) for each in functions]
     return list(map(ordinary_function, traced)), list(map(compiled_function, traced))
 
 
 def ordinary_function(function):
-    """A function that runs as it is, and stands apart: inline, every op of it would be
-    passed over wherever the compiled one runs."""
+    """A function in ordinary ops, not inlined: else the graph would have to skip every
+    op of it whenever the compiled function runs."""
     return tf.function(
         lambda *values: function(*values),
         autograph=False,
@@ -134,7 +138,7 @@ def compiled_function(function):
 
 
 def elements(values, first=0):
-    """How many numbers nests of tensors hold, by their sizes from axis `first` on."""
+    """Returns how many numbers nests of tensors hold, from axis `first` on."""
     total = 0
     for value in filter(tf.is_tensor, nest.flatten(values)):
         known = value.shape[first:].num_elements()

@@ -1,13 +1,13 @@
-"""Sequences of several lengths, as people hold them, and as one array with lengths."""
+"""Lists of sequences, ragged tensors and tables, as one padded array."""
 
 import numpy as np
 import tensorflow as tf
 
 
 def padded(sequences) -> tuple[np.ndarray, np.ndarray]:
-    """Returns sequences of several lengths as one array, and their lengths.
+    """Pads sequences of several lengths to one array; returns it with their lengths.
 
-    For `fit` and `predict`, which take arrays of one shape: give both to a model that
+    `fit` and `predict` need arrays of one shape. Pass both results to a model that
     calls its recurrent layers with `lengths`, or pass the sequences as a
     `tf.RaggedTensor`.
 
@@ -20,7 +20,7 @@ def padded(sequences) -> tuple[np.ndarray, np.ndarray]:
         int32 `(rows,)`.
 
     Raises:
-        ValueError: no sequence, or sequences that differ in more than their steps.
+        ValueError: no sequence, or sequences whose shapes differ beyond the steps.
     """
     arrays = list(as_arrays("sequences", sequences))
     if not arrays or not all(np.ndim(each) for each in arrays):
@@ -39,7 +39,7 @@ def padded(sequences) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pad_rows(arrays, steps=None) -> np.ndarray:
-    """Arrays `(steps, ...)` as one, `(rows, steps, ...)`, with zeros at their ends."""
+    """Stacks arrays `(steps, ...)` to `(rows, steps, ...)`, padded with zeros."""
     arrays = [np.asarray(each) for each in arrays]
     steps = max(map(len, arrays)) if steps is None else steps
     shape = len(arrays), steps, *arrays[0].shape[1:]
@@ -50,16 +50,16 @@ def pad_rows(arrays, steps=None) -> np.ndarray:
 
 
 def as_arrays(name: str, value):
-    """Returns an array or tensor of whatever holds numbers, or a list of arrays if they
-    differ in shape.
+    """Converts whatever holds numbers to an array or tensor, or to a list of arrays if
+    their shapes differ.
 
     Args:
-        name: of the value, for errors.
+        name: name of the value, for error messages.
         value: array, tensor, `tf.RaggedTensor`, a table or series that has `to_numpy`
             as those of pandas do, or a list of these or of lists.
 
     Raises:
-        ValueError: no numbers, or lists that are no arrays.
+        ValueError: the value holds no numbers, or lists of different shapes.
     """
     if isinstance(value, tf.RaggedTensor):
         value = _rows_of(name, value)
@@ -95,7 +95,7 @@ def _array(name, value):
 
 
 def _rows_of(name, ragged):
-    """The rows of a ragged tensor, which is ragged in its steps alone."""
+    """Returns the rows of a tensor that is ragged only in its steps."""
     splits, values = ragged.row_splits.numpy(), ragged.values
     if isinstance(values, tf.RaggedTensor):
         sizes = np.unique(values.row_lengths())

@@ -1,39 +1,32 @@
 """The plan of a loop: whether it runs compiled, and why. One function decides."""
 
 import functools
-import threading
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import tensorflow as tf
 
 from keras_rnnkit.internals import in_vectorized_map
 from keras_rnnkit.recurrence.policy import current_policy
+from keras_rnnkit.recurrence.scope import Scoped
 
 LOOPS = "auto", "portable", "fast"
 FEW_STEPS = 4
 
-_local = threading.local()
+_switches = Scoped(frozenset())
 
 
-@contextmanager
 def switched_on(name: str):
-    """Has `is_on(name)` be True inside, in this thread."""
-    before = is_on(name)
-    setattr(_local, name, True)
-    try:
-        yield
-    finally:
-        setattr(_local, name, before)
+    """A context manager: inside, in this thread, `is_on(name)` is True."""
+    return _switches.set(_switches.value | {name})
 
 
 def is_on(name: str) -> bool:
-    return getattr(_local, name, False)
+    return name in _switches.value
 
 
 def ordinary_ops():
-    """Has loops inside run in ordinary ops, but those that are asked to be fast."""
+    """Runs the loops inside in ordinary ops, except those with `loop="fast"`."""
     return switched_on("ordinary_ops")
 
 
@@ -55,15 +48,15 @@ def compile_one(x):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a loop is to run.
+    """The circumstances of a call.
 
     Attributes:
         compiles: the policy lets loops be compiled.
-        at_once: the policy has them compile at the first call.
-        ordinary: whether it is inside `ordinary_ops`.
+        at_once: the policy compiles loops at the first call.
+        ordinary: the call is inside `ordinary_ops`.
         eager: the call is eager.
         accelerated: there is a GPU or a TPU.
-        vectorized: it is inside `tf.vectorized_map`.
+        vectorized: the call is inside `tf.vectorized_map`.
         has_xla: callable, whether TensorFlow compiles for the CPU.
     """
 
@@ -77,7 +70,7 @@ class Place:
 
 
 def here() -> Place:
-    """The place of a call, in this thread and now."""
+    """Returns the circumstances of a call now, in this thread."""
     devices = tf.config.list_logical_devices()
     return Place(
         compiles=current_policy().compiled,
@@ -95,7 +88,7 @@ class Plan:
 
     Attributes:
         compiled: whether it is compiled, or runs in ordinary ops.
-        why: the reason, or for a loop that is compiled, when it is.
+        why: the reason; for a compiled loop, when it compiles.
         at_once: whether it compiles at the first call; else see `is_often`.
     """
 
@@ -112,14 +105,14 @@ def make_plan(
     batch: int | None,
     place: Place | None = None,
 ) -> Plan:
-    """Decides whether the loop over a split cell is to run compiled.
+    """Decides whether the loop over a split cell runs compiled.
 
-    With `loop="auto"` it is not where compiling would not pay: in eager calls, which
-    are mostly single, for a few steps, beside an accelerator.
+    With `loop="auto"` it does not where compiling would not pay: in eager calls, which
+    are mostly single, for a few steps, and beside an accelerator.
 
     Args:
         loop: "auto", "portable" or "fast".
-        unroll: whether the steps are to be written out.
+        unroll: whether the loop is unrolled.
         steps, batch: `None` if they are not known yet.
         place: default: `here()`.
     """

@@ -1,14 +1,12 @@
-"""What decides how loops are written, and where states go in and out."""
+"""How loops are written, and where states go in and out."""
 
-import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 from keras_rnnkit.recurrence.loop import in_arrays, written_out
-
-_local = threading.local()
+from keras_rnnkit.recurrence.scope import Scoped
 
 
 @dataclass(frozen=True)
@@ -17,8 +15,8 @@ class Loop:
 
     Attributes:
         write: callable, as `run` takes it.
-        layer: callable `(layer, sequences) -> (last_output, outputs)` that does what
-            the layer does from states of zeros, in place of `write`; or `None`.
+        layer: callable `(layer, sequences) -> (last_output, outputs)` that replaces
+            the loop of a layer whose states are zero; or `None`.
     """
 
     write: Callable = in_arrays
@@ -28,16 +26,16 @@ class Loop:
 class Policy:
     """Decides how the loops that are traced inside `active()` are written.
 
-    This one has them run here, in ordinary ops or compiled. `export` has one for
-    TFLite.
+    This one is for loops that run here, in ordinary ops or compiled. `export` has one
+    for TFLite.
 
     Args:
         compiled: whether loops may be compiled.
-        at_once: whether those that are compile at the first call; else see `is_often`.
+        at_once: whether loops compile at the first call; else see `is_often`.
 
     Attributes:
         stream: `Stream` while states go in and out, or `None`.
-        refusals: list of str, why what is traced must not be used.
+        refusals: list of str, the reasons why the traced graph must not be used.
     """
 
     def __init__(self, *, compiled=True, at_once=True):
@@ -53,30 +51,26 @@ class Policy:
             written_out if self.compiled and (layer.unroll or one) else in_arrays
         )
 
-    def step_of(self, step, k) -> Callable:
-        """The step of a cell, `(z, states, k, noise)`, over given constants."""
-        return partial(_over, step, k)
+    def step_of(self, step, params) -> Callable:
+        """Binds parameters to the step of a cell, `(z, states, params, noise)`."""
+        return partial(_with_params, step, params)
 
     def note(self, layer, plan):
-        """Is told of the plan by which a layer runs; see `make_plan`."""
+        """Called with the plan by which a layer runs; see `make_plan`."""
 
     @contextmanager
     def active(self):
-        """Has every loop that is traced inside, in this thread, ask this policy."""
-        before = current_policy()
-        _local.policy = self
-        try:
+        """Applies this policy to every loop traced inside, in this thread."""
+        with _policy.set(self):
             yield self
-        finally:
-            _local.policy = before
 
     def begin(self):
-        """Forgets what an earlier trace has left."""
+        """Clears what an earlier trace left."""
         self.refusals.clear()
 
     @contextmanager
     def streaming(self, taken=(), given=None, mask=None):
-        """Has the states of all layers inside go through a `Stream`."""
+        """Routes the states of all layers inside through a `Stream`."""
         self.stream = Stream(taken, given, mask)
         try:
             yield self.stream
@@ -85,7 +79,7 @@ class Policy:
 
     @contextmanager
     def paused(self):
-        """Has the layers inside begin anew, as they do not run along the stream."""
+        """Takes the layers inside out of the stream: their own states come first."""
         stream, self.stream = self.stream, None
         try:
             yield
@@ -94,35 +88,36 @@ class Policy:
 
 
 DEFAULT = Policy(at_once=False)
+_policy = Scoped(DEFAULT)
 
 
 def current_policy() -> Policy:
     """The policy that is active in this thread, or `DEFAULT`."""
-    return getattr(_local, "policy", DEFAULT)
+    return _policy.value
 
 
 def current_stream() -> "Stream | None":
-    """Where the states of layers go in and out, if they do."""
+    """The `Stream` that the states of layers go through, or `None`."""
     return current_policy().stream
 
 
-def _over(step, k, z, states, noise):
-    return step(z, states, k, noise)
+def _with_params(step, params, z, states, noise):
+    return step(z, states, params, noise)
 
 
 class Stream:
-    """The states of a model that is run some steps at a time.
+    """The states of a model that runs some steps at a time.
 
     Args:
         taken: names that no state may have.
         given: dict of tensors, the states by name, or a list in the order of `first`.
-            Without it, or without a name in the dict, those that the layers begin with
-            are taken, and to be read from `first`.
-        mask: bool `(batch, time)`, of the steps of all layers; or None.
+            Without it, or for a name that is not in the dict, the layers start from
+            their own states, which `first` then holds.
+        mask: bool `(batch, time)`, for the steps of all layers, or `None`.
 
     Attributes:
-        first, last: dicts of tensors by name, before and after the steps. `first` has
-            the order in which the layers take them.
+        first, last: dicts of tensors by name, before and after the steps. `first` is in
+            the order in which the layers read them.
     """
 
     def __init__(self, taken=(), given=None, mask=None):
@@ -134,7 +129,7 @@ class Stream:
         self._inside = []
 
     def enter(self, names: list[str], states: list) -> list:
-        """Returns the states to begin with in place of `states`, up to `leave`."""
+        """Returns the states to start from, in place of `states`. `leave` ends this."""
         names = [unused(name, {*self.taken, *self.first}) for name in names]
         before = len(self.first)
         self.first.update(zip(names, states, strict=True))
@@ -147,12 +142,12 @@ class Stream:
         return list(self.given[before : len(self.first)])
 
     def leave(self, states: list):
-        """Takes the states after the steps, of the last that entered."""
+        """Stores the states after the steps, for the names that entered last."""
         self.last.update(zip(self._inside.pop(), states, strict=True))
 
 
 def unused(name: str, names) -> str:
-    """The name, with a number if it is there already."""
+    """Returns the name, with a number added if `names` has it."""
     number, new = 0, name
     while new in names:
         number += 1

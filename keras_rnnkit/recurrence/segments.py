@@ -1,18 +1,18 @@
-"""A long sequence in segments side by side, for cells that forget where they began."""
+"""A long sequence in segments side by side, for cells that forget their first state."""
 
 import tensorflow as tf
 
 SEGMENTS = 24
-FEWEST_UNITS = 150  # of less, steps cost more than products
-# How far the states may be apart where two segments meet, in units of rounding.
+FEWEST_UNITS = 150  # with fewer, the overhead of a step outweighs its products
+# How much the states may differ where two segments meet, in units of rounding.
 ROUNDING = 16
 
 
 def segments_of(cell, x, states) -> tuple[int, int] | None:
-    """How many segments, and steps of warm-up; None to run the sequence as it is.
+    """Returns the number of segments and of warm-up steps, or `None` for no segments.
 
     Args:
-        cell: may have `memory`, the steps after which no trace of a state is left.
+        cell: may have `memory`, the number of steps after which a state has no effect.
         x: `(batch, time, ...)`.
         states: list of `(batch, ...)`.
     """
@@ -26,22 +26,22 @@ def segments_of(cell, x, states) -> tuple[int, int] | None:
 
 
 def in_segments(forward, x, states, count, memory, return_sequences):
-    """Runs segments of a sequence side by side, each after a warm-up of its own.
+    """Runs segments of a sequence side by side, each after a warm-up.
 
-    A segment but the first begins `memory` steps early, with the states given. Where
-    two segments meet, the states are compared: they are the same but for rounding, or
-    the result is not to be used.
+    Every segment but the first starts `memory` steps early, from the given states.
+    Where two segments meet, the states are compared: if they differ by more than
+    rounding, the result is invalid.
 
     Args:
         forward: callable `(x, states, mask) -> (output, states)`.
         x: `(batch, time, ...)`.
         states: list of `(batch, ...)`.
-        count: int, of segments.
-        memory: int, steps.
+        count: int, the number of segments.
+        memory: int, the number of warm-up steps.
         return_sequences: bool, of `forward`.
 
     Returns:
-        `(met, output, states)`.
+        `(met, output, states)`; `met` is False if the result is invalid.
     """
     rows, steps = x.shape[:2]
     length = steps // count

@@ -1,48 +1,43 @@
-"""A batch in shards, one for each core. They are functions of nests of tensors."""
+"""Shards of a batch, one for each core. All functions take nests of tensors."""
 
 import os
-import threading
-from contextlib import contextmanager
 
 import tensorflow as tf
 
 from keras_rnnkit.internals import in_xla
+from keras_rnnkit.recurrence.scope import Scoped
 
 nest = tf.nest
 
 MOST_SHARDS = 16
-# XLA compiles for each size that it meets: one that the graph does not know is padded
-# to one of these.
-ROWS = [2, 4, *sorted(m << e for m in (4, 5, 6, 7) for e in range(1, 28))]
-LENGTHS = sorted(m << e for m in (2, 3) for e in range(2, 28))  # 8, 12, 16, 24, ...
+# XLA compiles for each size that it meets: sizes that the graph does not know are
+# padded to one of these.
+ROW_BUCKETS = [2, 4, *sorted(m << e for m in (4, 5, 6, 7) for e in range(1, 28))]
+LENGTH_BUCKETS = sorted(m << e for m in (2, 3) for e in range(2, 28))  # 8, 12, 16, ...
 
-_local = threading.local()
+_loops = Scoped(1)
 
 
-@contextmanager
 def side_by_side(number: int):
-    """Has loops inside leave cores to one another, in a graph: eager ones run in turn.
+    """A context manager for loops that run side by side: they share the cores.
+
+    Eager loops run one after the other, and each has all cores.
 
     Args:
-        number: how many loops there are to run side by side.
+        number: how many loops there are.
     """
-    before = getattr(_local, "loops", 1)
-    _local.loops = before * (1 if tf.executing_eagerly() else number)
-    try:
-        yield
-    finally:
-        _local.loops = before
+    return _loops.set(_loops.value * (1 if tf.executing_eagerly() else number))
 
 
 def shard_count() -> int:
-    """One shard for each core that TensorFlow may use and the loop has for itself.
+    """Returns one for each core that TensorFlow may use and the loop does not share.
 
-    Within a function that XLA compiles whole, one: it would run them in turn.
+    Inside a function with `jit_compile=True` it is 1: XLA runs shards in turn.
     """
     if in_xla():
         return 1
     threads = tf.config.threading.get_intra_op_parallelism_threads()
-    cores = (threads or available_cores()) // getattr(_local, "loops", 1)
+    cores = (threads or available_cores()) // _loops.value
     return max(1, min(cores, MOST_SHARDS))
 
 
@@ -53,12 +48,12 @@ def available_cores() -> int:
 
 
 def by_batch(x, count, whole, sharded):
-    """Calls `sharded`, or `whole` for one row, or if one shard needs no padding.
+    """Calls `sharded`, or `whole` for one row or one shard that needs no padding.
 
     Args:
         x: `(batch, ...)`.
         count: number of shards.
-        whole: callable; its argument tells whether there is one row.
+        whole: callable that takes a bool, whether there is one row.
     """
     rows = x.shape[0]
     if rows is None:
@@ -86,10 +81,9 @@ def on_shards(function, *values):
 def split(tensors, count, fill="last"):
     """Splits nests of `(batch, ...)` into shards of one size, of two rows or more.
 
-    XLA compiles for each size that it meets: where the batch is not known when the
-    graph is made, a shard gets one of a few sizes. Rows that are missing repeat the
-    last one, which is sure to compute; for gradients, with `fill="zeros"`, they are
-    zeros.
+    If the graph does not know the batch size, each shard is padded to one of a few
+    sizes. The padding repeats the last row, which is sure to have valid values; with
+    `fill="zeros"`, for gradients, it is zero.
     """
     flat = nest.flatten(tensors)
     batch = flat[0].shape[0]
@@ -113,32 +107,32 @@ def split(tensors, count, fill="last"):
 
 
 def padded_rows(batch, count):
-    """How many rows a batch that the graph does not know has once it is split."""
-    return at_least(-(-batch // count), ROWS) * count
+    """The rows of a padded batch, over all shards."""
+    return at_least(-(-batch // count), ROW_BUCKETS) * count
 
 
 def padded_length(steps):
-    """How many steps a sequence has once it is padded."""
-    return at_least(steps, LENGTHS)
+    """The steps of a padded sequence."""
+    return at_least(steps, LENGTH_BUCKETS)
 
 
 def at_least(number, sizes):
-    """The smallest of `sizes`, which end in the largest, that is no less."""
+    """The smallest of the ascending `sizes` that is at least `number`."""
     return tf.reduce_min(tf.where(tf.less(sizes, number), sizes[-1], sizes))
 
 
 def joined(shards, like):
-    """Joins nests of shards to nests of as many rows as `like` has."""
+    """Concatenates nests of shards, and cuts them to the rows of `like`."""
     batch = tf.shape(like)[0] if like.shape[0] is None else like.shape[0]
     return nest.map_structure(lambda *parts: tf.concat(parts, 0)[:batch], *shards)
 
 
 def added(shards):
-    """Adds up lists of what shards found for all rows."""
+    """Adds up lists of tensors, one list for each shard."""
     return [tf.add_n(parts) for parts in zip(*shards, strict=True)]
 
 
 def pad(tensor, axis, widths):
-    """Puts zeros before and after a tensor along one axis."""
+    """Pads a tensor with zeros along one axis."""
     rank = tensor.shape.rank
     return tf.pad(tensor, [widths if i == axis else [0, 0] for i in range(rank)])

@@ -1,4 +1,4 @@
-"""One step of a cell, as the compiled loop sees it."""
+"""One step of a cell, as the compiled loop runs it."""
 
 import copy
 from dataclasses import dataclass
@@ -7,43 +7,39 @@ from types import SimpleNamespace
 import tensorflow as tf
 
 from keras_rnnkit.internals import compiles
-from keras_rnnkit.recurrence.keep import with_kept
+from keras_rnnkit.recurrence.inputs import LoopInputs
+from keras_rnnkit.recurrence.masks import where_mask
+from keras_rnnkit.recurrence.residuals import with_residuals
 
 nest = tf.nest
 
-ANY_SIZE = 8  # stands for a size that the graph does not know, as of a memory
+ANY_SIZE = 8  # in place of a size that the graph does not know, as of a memory
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a look at a cell's parts tells.
+class StepAnalysis:
+    """What the traced parts of a cell show.
 
     Attributes:
-        compiles: XLA can compile the parts, as they compute from their arguments alone,
-            on states of floats: they read no variable and draw nothing at random.
-        sums: `pointwise` sees z and r in their sum alone, which then stands for both.
-        output: which of the new states the output is, or `None`.
-        weights: names of what `pointwise` sees of `k`, with a gradient.
-        states: type and shape of each state, of one row.
-        kept: the same of what `pointwise` has the loop keep.
+        compiles: XLA can compile the parts: they compute from their arguments alone, on
+            float states; they read no variable and draw no random numbers.
+        sums: `pointwise` uses z and r only in their sum, so the loop saves just that.
+        output: index of the new state that is also the output, or `None`.
+        params: names of the parameters that `pointwise` has a gradient by.
+        states: type and shape of each state, for one row.
+        residuals: type and shape of each residual of `pointwise`, for one row.
     """
 
     compiles: bool
     sums: bool
     output: int | None
-    weights: frozenset[str]
+    params: frozenset[str]
     states: list
-    kept: list
+    residuals: list
 
 
-def specs_of_step(x, states, k, row_k, noise) -> list:
-    """The types and shapes that one step of one row has.
-
-    Args:
-        x, noise: `(rows, time, ...)`.
-        states, row_k: `(rows, ...)`.
-        k: dict of what all rows share.
-    """
+def specs_of_step(inputs: LoopInputs) -> LoopInputs:
+    """Returns the types and shapes of one step of one row; the mask is left out."""
 
     def specs(structure, shape):
         def spec(value):
@@ -54,55 +50,59 @@ def specs_of_step(x, states, k, row_k, noise) -> list:
 
         return nest.map_structure(spec, structure)
 
-    return [
-        specs(x, lambda shape: [1, *shape[2:]]),
-        specs(states, lambda shape: [1, *shape[1:]]),
-        specs(k, lambda shape: shape),
-        specs(row_k, lambda shape: [1, *shape[1:]]),
-        specs(noise, lambda shape: [1, *shape[2:]]),
-    ]
+    return LoopInputs(
+        x=specs(inputs.x, lambda shape: [1, *shape[2:]]),
+        states=specs(inputs.states, lambda shape: [1, *shape[1:]]),
+        params=specs(inputs.params, lambda shape: shape),
+        row_params=specs(inputs.row_params, lambda shape: [1, *shape[1:]]),
+        noise=specs(inputs.noise, lambda shape: [1, *shape[2:]]),
+        mask=[],
+    )
 
 
-def look(cell, specs) -> Facts:
-    """Traces a step of a cell and its gradients, and looks at the graph.
+def analyze_step(cell, specs: LoopInputs) -> StepAnalysis:
+    """Traces a step of a cell with its gradients, and reads the graph.
 
     Args:
         cell: has `project`, `recur` and `pointwise`; see `cells.SplitCell`.
-        specs: as `specs_of_step` gives them.
+        specs: see `specs_of_step`.
     """
     found = {}
 
-    def trace(x, states, k, row_k, noise):
-        all_k = k | row_k
-        weights = nest.flatten(floats_of(all_k))
+    def trace(inputs):
+        x, states, noise = inputs.x, inputs.states, inputs.noise
+        all_params = inputs.all_params
+        weights = nest.flatten(floats_of(all_params))
         sources = [x, *filter(differentiable, states), *weights]
-        k = SimpleNamespace(**all_k)
-        with tf.GradientTape() as whole:
-            whole.watch(sources)
-            z = tf.identity(cell.project(x, k))
-            r = tf.identity(cell.recur(states, k))
-            with tf.GradientTape() as pointwise:
-                pointwise.watch(weights)
-                (output, new_states), kept = with_kept(
-                    lambda: cell.pointwise(z, r, states, k, noise or None)
+        params = SimpleNamespace(**all_params)
+        with tf.GradientTape() as of_step:
+            of_step.watch(sources)
+            z = tf.identity(cell.project(x, params))
+            r = tf.identity(cell.recur(states, params))
+            with tf.GradientTape() as of_pointwise:
+                of_pointwise.watch(weights)
+                (output, new_states), residuals = with_residuals(
+                    lambda: cell.pointwise(z, r, states, params, noise or None)
                 )
-            found["kept"] = [tf.TensorSpec(v.shape, v.dtype) for v in kept]
+            found["residuals"] = [tf.TensorSpec(v.shape, v.dtype) for v in residuals]
             found["sums"] = are_only_summed(z, r)
             same = [i for i, state in enumerate(new_states) if state is output]
             found["output"] = same[0] if same else None
-            by_name = pointwise.gradient([output, *new_states], floats_of(all_k))
-            found["weights"] = frozenset(
+            by_name = of_pointwise.gradient(
+                [output, *new_states], floats_of(all_params)
+            )
+            found["params"] = frozenset(
                 name for name, d in by_name.items() if any(g is not None for g in d)
             )
         zero = tf.UnconnectedGradients.ZERO
-        return whole.gradient(
+        return of_step.gradient(
             [output, *new_states], sources, unconnected_gradients=zero
         )
 
     def of_tensors(*tensors):
         tensors = iter(tensors)
         return trace(
-            *nest.map_structure(
+            nest.map_structure(
                 lambda s: next(tensors) if isinstance(s, tf.TensorSpec) else s, specs
             )
         )
@@ -113,82 +113,88 @@ def look(cell, specs) -> Facts:
     can_compile = (
         not graph.captured_inputs
         and not any(op.op_def.is_stateful for op in graph.graph.get_operations())
-        and all(spec.dtype.is_floating for spec in specs[1])
+        and all(spec.dtype.is_floating for spec in specs.states)
         and compiles(function, tensors)
     )
-    return Facts(compiles=can_compile, states=specs[1], **found)
+    return StepAnalysis(compiles=can_compile, states=specs.states, **found)
 
 
 class Step:
-    """A cell's step over given constants.
+    """A cell's step with given parameters.
+
+    The output is one of the states, or the loop carries it beside them, in the list
+    `previous_output`. Under a mask it does so too, as the output before the first step
+    is zero.
 
     Args:
         cell: has `project`, `recur` and `pointwise`.
-        facts: `Facts` of the cell.
-        k: dict.
-        zero_output_for_mask: put out zeros where masked, not the output before.
+        analysis: `StepAnalysis` of the cell.
+        params: dict.
+        zero_output_for_mask: output zeros where masked, not the previous output.
     """
 
-    def __init__(self, cell, facts, k, zero_output_for_mask):
+    def __init__(self, cell, analysis, params, zero_output_for_mask):
         self.cell = cell
-        self.facts = facts
-        self.k = SimpleNamespace(**k)
+        self.analysis = analysis
+        self.params = SimpleNamespace(**params)
         self.zero_output_for_mask = zero_output_for_mask
 
-    def using(self, k):
-        """The same step over other constants."""
+    def using(self, params):
+        """The same step with other parameters."""
         other = copy.copy(self)
-        other.k = SimpleNamespace(**k)
+        other.params = SimpleNamespace(**params)
         return other
 
     def zero_states(self, rows):
-        return _zeros(rows, self.facts.states)
+        return _zeros(rows, self.analysis.states)
 
-    def nothing_kept(self, rows):
-        return _zeros(rows, self.facts.kept)
+    def zero_residuals(self, rows):
+        return _zeros(rows, self.analysis.residuals)
 
     def project(self, x):
-        return self.cell.project(x, self.k)
+        return self.cell.project(x, self.params)
 
     def recur(self, states):
-        return self.cell.recur(states, self.k)
+        return self.cell.recur(states, self.params)
 
-    def join(self, z, r):
-        """What `advance` takes of z and r."""
-        return [z + r] if self.facts.sums else [z, r]
+    def preactivations(self, z, r):
+        """What the loop saves of z and r: their sum if `pointwise` uses no more."""
+        return [z + r] if self.analysis.sums else [z, r]
 
-    def advance(self, joined, states, held, noise, mask):
-        """Returns the states after the step, and `held`."""
-        z, r = joined if len(joined) == 2 else (joined[0], tf.zeros_like(joined[0]))
-        output, new_states = self.cell.pointwise(z, r, states, self.k, noise or None)
+    def advance(self, preactivations, states, previous_output, noise, mask):
+        """Returns the states after the step, and the next `previous_output`."""
+        output, new_states = self._pointwise(preactivations, states, noise)
         if mask:
             (mask,) = mask
-            old = tf.zeros_like(output) if self.zero_output_for_mask else held[0]
-            output = _where(mask, output, old)
+            zero = self.zero_output_for_mask
+            old = tf.zeros_like(output) if zero else previous_output[0]
+            output = where_mask(mask, output, old)
             pairs = zip(new_states, states, strict=True)
-            new_states = [_where(mask, new, old) for new, old in pairs]
-        return list(new_states), [output] if held else []
+            new_states = [where_mask(mask, new, old) for new, old in pairs]
+        return list(new_states), [output] if previous_output else []
 
-    # The output is one of the states, or else is carried from step to step beside them,
-    # in the list `held`; under a mask too, as before the first step it is zero.
-
-    def held_at_first(self, joined, states, noise, mask):
-        if self.facts.output is not None and not mask:
+    def first_previous_output(self, preactivations, states, noise, mask):
+        """Returns zeros like the output, or an empty list where a state is it."""
+        if self.analysis.output is not None and not mask:
             return []
-        z, r = joined if len(joined) == 2 else (joined[0], tf.zeros_like(joined[0]))
-        output, _ = self.cell.pointwise(z, r, states, self.k, noise or None)
+        output, _ = self._pointwise(preactivations, states, noise)
         return [tf.zeros_like(output)]
 
-    def output_of(self, states, held):
-        return held[0] if held else states[self.facts.output]
+    def output_of(self, states, previous_output):
+        return previous_output[0] if previous_output else states[self.analysis.output]
 
-    def add_to_output(self, gradient, d_states, d_held):
-        """Adds a gradient by the output to those by what the output is."""
-        if d_held:
-            return d_states, [d_held[0] + gradient]
+    def add_to_output(self, gradient, d_states, d_output):
+        """Adds a gradient by the output to that by the state or the tensor it is."""
+        if d_output:
+            return d_states, [d_output[0] + gradient]
         d_states = list(d_states)
-        d_states[self.facts.output] = d_states[self.facts.output] + gradient
-        return d_states, d_held
+        d_states[self.analysis.output] = d_states[self.analysis.output] + gradient
+        return d_states, d_output
+
+    def _pointwise(self, preactivations, states, noise):
+        z, *r = preactivations
+        (r,) = r or [tf.zeros_like(z)]
+        return self.cell.pointwise(z, r, states, self.params, noise or None)
 
 
 def differentiable(value) -> bool:
@@ -196,17 +202,20 @@ def differentiable(value) -> bool:
 
 
 def wide(value):
-    """In float32 where it is narrower."""
+    """Casts narrower floats to float32."""
     return tf.cast(value, tf.float32) if value.dtype.size < 4 else value
 
 
-def floats_of(k: dict) -> dict[str, list]:
-    """What is differentiable of each value."""
-    return {n: [w for w in nest.flatten(v) if differentiable(w)] for n, v in k.items()}
+def floats_of(params: dict) -> dict[str, list]:
+    """Returns the differentiable tensors of each parameter."""
+    return {
+        name: [tensor for tensor in nest.flatten(value) if differentiable(tensor)]
+        for name, value in params.items()
+    }
 
 
 def are_only_summed(z, r) -> bool:
-    """Whether a graph uses two tensors in their sum and in no other way."""
+    """Whether a graph uses two tensors only in their sum."""
     users = [*z.consumers(), *r.consumers()]
     return (
         z.shape == r.shape
@@ -219,7 +228,3 @@ def are_only_summed(z, r) -> bool:
 
 def _zeros(rows, specs):
     return [tf.zeros([rows, *s.shape[1:]], s.dtype) for s in specs]
-
-
-def _where(mask, new, old):
-    return tf.where(tf.reshape(mask, [-1] + [1] * (new.shape.rank - 1)), new, old)

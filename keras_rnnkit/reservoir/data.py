@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_rnnkit.recurrence import LENGTHS, pad_rows
+from keras_rnnkit.recurrence import LENGTH_BUCKETS, pad_rows
 from keras_rnnkit.reservoir.forms import Forms
 
 ENDLESS = tf.data.INFINITE_CARDINALITY
@@ -144,7 +144,7 @@ class Batches:
 
 def at_least(steps):
     """One of a few numbers of steps, for each of which something is compiled."""
-    return LENGTHS[bisect_left(LENGTHS, steps)]
+    return LENGTH_BUCKETS[bisect_left(LENGTH_BUCKETS, steps)]
 
 
 def _values(nest):

@@ -14,7 +14,7 @@ from keras_rnnkit.arguments import (
 from keras_rnnkit.cells.split import constants_of
 from keras_rnnkit.internals import mask_of
 from keras_rnnkit.layers.checks import check_lengths, check_mask
-from keras_rnnkit.recurrence import as_mask, keep, wide
+from keras_rnnkit.recurrence import as_mask, save_residual, wide
 from keras_rnnkit.seq2seq.additive import additive_scores
 
 SMALLEST = 1e-12  # a squared norm that is divided by
@@ -344,4 +344,4 @@ def times(x, kernel):
     """
     shape = ops.shape(x)
     rows = tf.matmul(tf.reshape(x, (-1, shape[2])), kernel)
-    return keep(tf.reshape(rows, (*shape[:2], kernel.shape[1])))
+    return save_residual(tf.reshape(rows, (*shape[:2], kernel.shape[1])))

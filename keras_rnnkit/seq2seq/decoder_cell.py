@@ -12,7 +12,7 @@ from keras_rnnkit.arguments import (
     check_positive_integer,
 )
 from keras_rnnkit.cells import SplitCell
-from keras_rnnkit.recurrence import are_only_summed, keep
+from keras_rnnkit.recurrence import are_only_summed, save_residual
 from keras_rnnkit.seq2seq.attention import Attention
 
 
@@ -227,7 +227,7 @@ class AttentionDecoderCell(SplitCell):
         if not several:
             context, weights = context[:, 0], weights[:, 0]
         both = ops.concatenate([context, query], axis=-1)
-        return ops.tanh(keep(ops.matmul(both, k.output_kernel))), weights
+        return ops.tanh(save_residual(ops.matmul(both, k.output_kernel))), weights
 
     def decode(self, inputs, states, k, noise=None):
         """A single step: returns the decoder's output, the weights, or None, and the
@@ -250,7 +250,7 @@ class AttentionDecoderCell(SplitCell):
         parts = zip(self.cells, self._own_states(states), products, strict=True)
         for number, (cell, own, product) in enumerate(parts):
             own_k = self._of(number, k)
-            z = keep(cell.project(h, own_k)) if number else z
+            z = save_residual(cell.project(h, own_k)) if number else z
             own_noise = (noise[number] or None) if noise else None
             h, own = cell.pointwise(z, product, own, own_k, own_noise)
             new_states += own

@@ -1,11 +1,16 @@
-"""What a step keeps, the gradient takes from there."""
+"""The gradient uses what a step saved, and does not compute it again."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import keras_rnnkit as rk
-from keras_rnnkit.recurrence import keep, look, specs_of_step
+from keras_rnnkit.recurrence import (
+    LoopInputs,
+    analyze_step,
+    save_residual,
+    specs_of_step,
+)
 from keras_rnnkit.recurrence.compiled import CompiledLoop
 
 ROWS, STEPS, UNITS = 3, 5, 4
@@ -37,33 +42,39 @@ def run_back(step, rng):
     h = tf.constant(rng.standard_normal((ROWS, UNITS)), tf.float32)
     k = {"recurrent_kernel": tf.constant(rng.standard_normal((UNITS, UNITS)), x.dtype)}
     cell = cell_of(step)
-    facts = look(cell, specs_of_step(x, [h], k, {}, []))
-    loop = CompiledLoop(cell, facts, frozen=(), **dict.fromkeys(SETTINGS, False))
-    _, _, saved = loop.forward(x, [h], k, {}, [], [], None, False, True)
-    given = x, k, {}, [], [], None, False, saved, h, [h]
-    program = loop.backward.experimental_get_compiler_ir(*given)(stage="optimized_hlo")
-    return tf.nest.flatten(loop.backward(*given)), program
+    inputs = LoopInputs(x, [h], k, {}, [], [])
+    analysis = analyze_step(cell, specs_of_step(inputs))
+    loop = CompiledLoop(cell, analysis, frozen=(), **dict.fromkeys(SETTINGS, False))
+    forward, backward, _ = loop.compiled
+    _, _, saved = forward(inputs, None, False, True)
+    given = inputs, None, False, saved, h, [h]
+    program = backward.experimental_get_compiler_ir(*given)(stage="optimized_hlo")
+    return tf.nest.flatten(backward(*given)), program
 
 
 def in_branch(value):
-    """A value that lies in the graph of a branch, where nothing can keep it."""
-    return tf.cond(tf.size(value) > 0, lambda: keep(tf.sin(value)), lambda: value)
+    """A value in the graph of a branch, where nothing can save it."""
+
+    def sine():
+        return save_residual(tf.sin(value))
+
+    return tf.cond(tf.size(value) > 0, sine, lambda: value)
 
 
-STEPS_THAT_KEEP = {
-    "once": lambda a: tf.tanh(keep(tf.sin(a))),
-    "twice": lambda a: tf.tanh(keep(tf.sin(keep(tf.sin(a)) * 2))),
-    "two": lambda a: keep(tf.sin(a)) * keep(tf.sin(-3 * a)),
+STEPS_THAT_SAVE = {
+    "once": lambda a: tf.tanh(save_residual(tf.sin(a))),
+    "twice": lambda a: tf.tanh(save_residual(tf.sin(save_residual(tf.sin(a)) * 2))),
+    "two": lambda a: save_residual(tf.sin(a)) * save_residual(tf.sin(-3 * a)),
 }
 
 
-@pytest.mark.parametrize("name", STEPS_THAT_KEEP)
-def test_what_is_kept_is_not_computed_again(name, rng, monkeypatch):
+@pytest.mark.parametrize("name", STEPS_THAT_SAVE)
+def test_what_is_saved_is_not_computed_again(name, rng, monkeypatch):
     state = rng.bit_generator.state
-    ours, program = run_back(STEPS_THAT_KEEP[name], rng)
+    ours, program = run_back(STEPS_THAT_SAVE[name], rng)
     rng.bit_generator.state = state
-    monkeypatch.setitem(globals(), "keep", lambda value: value)
-    theirs, plainly = run_back(STEPS_THAT_KEEP[name], rng)
+    monkeypatch.setitem(globals(), "save_residual", lambda value: value)
+    theirs, plainly = run_back(STEPS_THAT_SAVE[name], rng)
     assert " sine(" in plainly
     assert " sine(" not in program
     assert " cosine(" in program
@@ -71,7 +82,7 @@ def test_what_is_kept_is_not_computed_again(name, rng, monkeypatch):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-def test_a_branch_keeps_nothing(rng):
+def test_a_branch_saves_nothing(rng):
     state = rng.bit_generator.state
     ours, program = run_back(lambda a: tf.tanh(in_branch(a)), rng)
     assert " sine(" in program
@@ -83,5 +94,5 @@ def test_a_branch_keeps_nothing(rng):
 
 def test_outside_a_loop_it_does_nothing():
     value = tf.ones(3)
-    assert keep(value) is value
-    assert tf.function(lambda x: tf.constant(keep(x) is x))(value)
+    assert save_residual(value) is value
+    assert tf.function(lambda x: tf.constant(save_residual(x) is x))(value)
