@@ -18,7 +18,7 @@ import keras_rnnkit as rk
 from keras_rnnkit.__main__ import main
 from tests.helpers import assert_close
 
-FOLDER = Path(__file__).parent / "data" / "keras2"
+FOLDER = Path(__file__).parents[1] / "data" / "keras2"
 REFUSED = "own_code", "time_major"
 FILES = sorted(
     path

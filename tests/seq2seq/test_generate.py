@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests.helpers import assert_close
+from tests.layers.test_bad_input import assert_raises
 from tests.small_seq2seq import (
     END,
     KINDS,
@@ -27,7 +28,6 @@ from tests.small_seq2seq import (
     scores_of,
     stacked,
 )
-from tests.test_bad_input import assert_raises
 
 
 def greedy_by_hand(model, x, max_length):

@@ -13,11 +13,11 @@ import tensorflow as tf
 
 import keras_rnnkit as rk
 from keras_rnnkit.recurrence import often
+from tests.cells.test_equations import esn, gru, lstm, simple_rnn
 from tests.helpers import assert_close, randomize
-from tests.test_attention import assert_saved_and_loaded
-from tests.test_attention import in_numpy as attention_in_numpy
-from tests.test_bad_input import assert_raises
-from tests.test_equations import esn, gru, lstm, simple_rnn
+from tests.layers.test_bad_input import assert_raises
+from tests.seq2seq.test_attention import assert_saved_and_loaded
+from tests.seq2seq.test_attention import in_numpy as attention_in_numpy
 
 BATCH, STEPS, SOURCE, FEATURES, MEMORY, UNITS = 4, 5, 6, 3, 5, 4
 

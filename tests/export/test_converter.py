@@ -19,7 +19,7 @@ from keras_rnnkit.export.policy import TFLitePolicy
 from keras_rnnkit.export.saved_model import SIGNATURE, input_signature, serve, write
 from tests.helpers import assert_close
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 WORK = "    import numpy as np\n"  # the first line of the child's work
 
 

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 import keras_rnnkit as rk
+from tests.layers.test_bad_input import assert_raises
 from tests.reservoirs import (
     ROWS,
     STEPS,
@@ -24,7 +25,6 @@ from tests.reservoirs import (
     model_of,
     ridge,
 )
-from tests.test_bad_input import assert_raises
 
 pytestmark = pytest.mark.usefixtures("float64")
 RIDGES = [10.0, 0.3, 0.0, 1e-3]

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import keras_rnnkit as rk
 from tests.helpers import TOLERANCE, assert_close, randomize
-from tests.test_bad_input import assert_raises
+from tests.layers.test_bad_input import assert_raises
 
 BATCH, STEPS, SOURCE, UNITS = 3, 4, 6, 4
 

@@ -7,8 +7,8 @@ import tensorflow as tf
 
 import keras_rnnkit as rk
 from keras_rnnkit.seq2seq import TokenCrossentropy
+from tests.layers.test_bad_input import assert_raises
 from tests.small_seq2seq import TOKENS, UNITS, gru, make, pairs, shifted
-from tests.test_bad_input import assert_raises
 
 
 def decoder(**flags):

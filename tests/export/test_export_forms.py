@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import keras_rnnkit as rk
+from tests.export.test_export import LAYERS, frames, model_of
+from tests.export.test_export_stock import assert_builtin, assert_file_equals
 from tests.helpers import assert_close, randomize
-from tests.test_export import LAYERS, frames, model_of
-from tests.test_export_stock import assert_builtin, assert_file_equals
 
 FUSED = "UNIDIRECTIONAL_SEQUENCE_LSTM"
 LSTM, Bidirectional = keras.layers.LSTM, keras.layers.Bidirectional

@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 import keras_rnnkit as rk
+from tests.cells.test_equations import FUNCTIONS, esn, loop
 from tests.helpers import assert_close, outputs_and_gradients
-from tests.test_bad_input import assert_raises
-from tests.test_equations import FUNCTIONS, esn, loop
+from tests.layers.test_bad_input import assert_raises
 
 BATCH, STEPS, FEATURES, UNITS = 3, 12, 3, 20
 KINDS = {

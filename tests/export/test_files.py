@@ -12,7 +12,7 @@ import pytest
 import keras_rnnkit as rk
 from keras_rnnkit.export.files import whole
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 WRITER = """
 import sys, time
 from pathlib import Path

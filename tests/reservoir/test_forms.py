@@ -8,9 +8,9 @@ import tensorflow as tf
 import keras_rnnkit as rk
 from keras_rnnkit.reservoir import body as body_module
 from tests.helpers import assert_close
+from tests.layers.test_bad_input import assert_raises
 from tests.reservoirs import L, assert_solved, counted, esn, features_of, frozen, ridge
 from tests.reservoirs import model_of as model_of_two
-from tests.test_bad_input import assert_raises
 
 pytestmark = pytest.mark.usefixtures("float64")
 LENGTHS = 12, 30, 9, 12, 17

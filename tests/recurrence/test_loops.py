@@ -338,7 +338,7 @@ def test_models_train_and_predict_alike(runs):
 
 
 REPLICAS = """
-from tests.test_loops import assert_close, tf, trained
+from tests.recurrence.test_loops import assert_close, tf, trained
 two = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(tf.config.list_physical_devices()[0], two)
 with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():

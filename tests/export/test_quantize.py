@@ -10,9 +10,9 @@ from keras import layers
 from packaging.version import Version
 
 import keras_rnnkit as rk
+from tests.export.test_export import model_of
+from tests.export.test_export_stock import assert_builtin
 from tests.helpers import randomize
-from tests.test_export import model_of
-from tests.test_export_stock import assert_builtin
 
 # The largest difference relative to the largest output: about three times what it is
 BOUNDS = {"float16": 0.0015, "dynamic": 0.04, "int16x8": 0.05, "int8": 0.15}

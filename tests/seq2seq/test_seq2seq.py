@@ -14,6 +14,7 @@ from scipy.special import log_softmax
 import keras_rnnkit as rk
 from keras_rnnkit.seq2seq import InverseSigmoid, TokenCrossentropy
 from tests.helpers import assert_close, randomize
+from tests.layers.test_bad_input import assert_raises
 from tests.small_seq2seq import (
     KINDS,
     PAD,
@@ -36,7 +37,6 @@ from tests.small_seq2seq import (
     told,
     trained_to_reverse,
 )
-from tests.test_bad_input import assert_raises
 
 
 @pytest.mark.parametrize("attention", ["luong", pytest.param("bahdanau", marks=SLOW)])

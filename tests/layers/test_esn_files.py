@@ -10,8 +10,8 @@ import pytest
 
 import keras_rnnkit as rk
 from tests.helpers import assert_close
-from tests.test_bad_input import assert_raises
-from tests.test_esn import FEATURES, STEPS, dense_and_sparse, draw, layer_of
+from tests.layers.test_bad_input import assert_raises
+from tests.layers.test_esn import FEATURES, STEPS, dense_and_sparse, draw, layer_of
 
 SAVED = {
     "sparse": {"sparse": True, "connectivity": 0.3, "bias_scaling": 0.4},

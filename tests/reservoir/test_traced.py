@@ -12,6 +12,7 @@ import tensorflow as tf
 import keras_rnnkit as rk
 from keras_rnnkit.reservoir import traced
 from tests.helpers import assert_close
+from tests.reservoir.test_forecast import by_hand
 from tests.reservoirs import (
     L,
     assert_solved,
@@ -23,7 +24,6 @@ from tests.reservoirs import (
     model_of,
     ridge,
 )
-from tests.test_forecast import by_hand
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import keras_rnnkit as rk
+from tests.layers.test_bad_input import assert_raises
 from tests.reservoirs import L, data, esn, features_of, frozen, model_of
-from tests.test_bad_input import assert_raises
 
 pytestmark = pytest.mark.usefixtures("float64")
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import keras_rnnkit as rk
-from tests.test_bad_input import assert_raises
+from tests.layers.test_bad_input import assert_raises
 
 TOPOLOGIES = "random", "ring", "orthogonal", "small_world"
 
@@ -191,7 +191,7 @@ def eager(kind, **arguments):
 
 CHILD = """
 import json
-from tests.test_reservoir_matrices import DRAWN, eager
+from tests.cells.test_reservoir_matrices import DRAWN, eager
 print(json.dumps({kind: eager(kind) for kind in DRAWN}))
 """
 

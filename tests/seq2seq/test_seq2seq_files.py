@@ -9,6 +9,9 @@ import pytest
 import tensorflow as tf
 
 import keras_rnnkit as rk
+from tests.export.test_export_stock import assert_builtin
+from tests.layers.test_bad_input import assert_raises
+from tests.seq2seq.test_seq2seq import mixed_float16 as mixed_float16  # a fixture
 from tests.small_seq2seq import (
     END,
     KINDS,
@@ -19,9 +22,6 @@ from tests.small_seq2seq import (
     stacked,
     trained_to_reverse,
 )
-from tests.test_bad_input import assert_raises
-from tests.test_export_stock import assert_builtin
-from tests.test_seq2seq import mixed_float16 as mixed_float16  # a fixture
 
 LONGEST = 6
 

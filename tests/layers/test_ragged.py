@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import keras_rnnkit as rk
 from tests.helpers import assert_close, randomize
-from tests.test_bad_input import assert_raises
+from tests.layers.test_bad_input import assert_raises
 
 L = keras.layers
 LENGTHS = 4, 7, 1
