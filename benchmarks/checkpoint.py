@@ -1,4 +1,4 @@
-"""Files that are written whole, and results that outlast a stop."""
+"""Checkpoint of a run, so that an interrupted benchmark resumes."""
 
 import hashlib
 import json
@@ -10,16 +10,16 @@ from pathlib import Path
 import keras_rnnkit
 
 
-class Kept:
-    """A dict of results in a file; what is put in is on disk at once.
+class Checkpoint:
+    """Results of a run by key, each written to a file as soon as it exists.
 
     Args:
-        path: the file; its folder is made.
-        settings: what the results depend on besides their keys. The versions of the
-            libraries and the code of `keras_rnnkit` are added.
+        path: file; its folder is created if missing.
+        settings: dict, what the results depend on besides their keys. The library
+            versions and a digest of the code of `keras_rnnkit` are added.
 
     Attributes:
-        seconds: what it took to make the results that were asked for.
+        seconds: float, how long the results returned so far took to compute.
     """
 
     def __init__(self, path: Path, settings: dict):
@@ -29,10 +29,13 @@ class Kept:
         self._settings = settings | versions() | {"code": digest()}
 
     def get(self, key: str, make):
-        """The result of `make()`, made if it is not there yet; and whether it was."""
+        """Returns the result of `make()` and whether it was stored already.
+
+        Calls `make` only if there is no result for `key` and the settings.
+        """
         key = json.dumps([key, self._settings])
-        there = key in self._results
-        if not there:
+        is_stored = key in self._results
+        if not is_stored:
             start = time.perf_counter()
             result = make()
             self._results[key] = {
@@ -41,14 +44,14 @@ class Kept:
             }
             write(self.path, json.dumps(self._results, indent=1))
         self.seconds += self._results[key]["seconds"]
-        return self._results[key]["result"], there
+        return self._results[key]["result"], is_stored
 
     def delete(self):
         self.path.unlink(missing_ok=True)
 
 
 def write(path: Path, content: str | bytes):
-    """Writes a file whole: a reader finds the old one or the new one."""
+    """Writes a file atomically: a reader finds the old content or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -56,7 +59,7 @@ def write(path: Path, content: str | bytes):
 
 
 def versions() -> dict[str, str]:
-    """The versions of the libraries; those that are not installed are left out."""
+    """Returns the versions of the installed libraries."""
     found = {}
     for name in ("tensorflow", "keras", "torch"):
         try:
@@ -67,7 +70,7 @@ def versions() -> dict[str, str]:
 
 
 def digest() -> str:
-    """Tells one state of this package's code from another."""
+    """Returns a short hash of the code of `keras_rnnkit`."""
     sources = sorted(Path(keras_rnnkit.__file__).parent.rglob("*.py"))
     code = b"".join(source.read_bytes() for source in sources)
     return hashlib.sha256(code).hexdigest()[:12]

@@ -1,6 +1,6 @@
-"""Who is timed: one case as a function of each library, on the same weights and data.
+"""The peers of a benchmark: one case in each library, on the same weights and data.
 
-The calls of all of them return the same numbers: outputs, or gradients by the weights.
+All peers return the same numbers: outputs, or gradients with respect to the weights.
 """
 
 from collections.abc import Callable
@@ -14,43 +14,43 @@ from cases import CELLS, Case
 
 import keras_rnnkit as rk
 
-tf.get_logger().setLevel("ERROR")  # It warns of many functions of one name.
+tf.get_logger().setLevel("ERROR")  # It warns about many functions of the same name.
 
 OURS, KERAS, XLA, TORCH = "keras_rnnkit", "Keras", "Keras XLA", "PyTorch"
 
 
-class Contestant(NamedTuple):
+class Peer(NamedTuple):
     """A case in one library.
 
     Args:
-        call: runs it; returns arrays.
-        arranged: puts these arrays as Keras has them.
+        call: callable without arguments, runs the case and returns arrays.
+        to_keras_order: callable, rearranges these arrays in Keras's order.
     """
 
     call: Callable
-    arranged: Callable = list
+    to_keras_order: Callable = list
 
 
-def names(case: Case) -> list[str]:
-    """The contestants that can run a case."""
+def peer_names(case: Case) -> list[str]:
+    """Returns the names of the peers that can run a case."""
     torch_can = with_torch.torch is not None and not case.masked
     return [OURS, KERAS, XLA] + [TORCH] * torch_can
 
 
-def build(case: Case, seed: int, only=None) -> dict[str, Contestant]:
-    """The contestants of a case, or those named in `only`."""
+def build(case: Case, seed: int, only=None) -> dict[str, Peer]:
+    """Returns the peers of a case by name, all or those in `only`."""
     data, weights = draw_data(case, seed), draw_weights(case, seed)
     makers = {
         OURS: lambda: in_graph(rk, case, data, weights),
         KERAS: lambda: in_graph(keras.layers, case, data, weights),
         XLA: lambda: in_graph(keras.layers, case, data, weights, xla=True),
-        TORCH: lambda: Contestant(*with_torch.make(case, data, weights)),
+        TORCH: lambda: Peer(*with_torch.make(case, data, weights)),
     }
-    return {name: makers[name]() for name in only or names(case)}
+    return {name: makers[name]() for name in only or peer_names(case)}
 
 
 def draw_data(case: Case, seed: int) -> dict[str, np.ndarray]:
-    """The sequences, their mask, and the gradient by the outputs."""
+    """Returns sequences, their mask, and the gradient with respect to the outputs."""
     rng = np.random.default_rng(seed)
     width = case.units * CELLS[case.cell].directions
     rows = case.batch, case.time
@@ -64,7 +64,7 @@ def draw_data(case: Case, seed: int) -> dict[str, np.ndarray]:
 
 
 def draw_weights(case: Case, seed: int) -> list[np.ndarray]:
-    """Keras's initial weights, with biases drawn anew: they begin as zeros and ones."""
+    """Returns Keras's initial weights with random biases, which start as 0 and 1."""
     keras.utils.set_random_seed(seed)
     layers = make_layers(keras.layers, case)
     weights = [np.array(weight) for layer in layers for weight in layer.get_weights()]
@@ -75,7 +75,7 @@ def draw_weights(case: Case, seed: int) -> list[np.ndarray]:
 
 
 def make_layers(library, case: Case) -> list[keras.Layer]:
-    """The built layers of a case, of `rk` or `keras.layers`, to be run in order."""
+    """Returns the built layers of a case from `rk` or `keras.layers`, in order."""
     cell = CELLS[case.cell]
     layers = [
         getattr(library, cell.kind)(case.units, return_sequences=True)
@@ -92,8 +92,8 @@ def make_layers(library, case: Case) -> list[keras.Layer]:
     return layers
 
 
-def in_graph(library, case: Case, data, weights, xla=False) -> Contestant:
-    """A case in a graph, as `fit` and `predict` make it: any batch, known steps."""
+def in_graph(library, case: Case, data, weights, xla=False) -> Peer:
+    """Traces a case as `fit` and `predict` do: any batch size, static steps."""
     layers, rest = make_layers(library, case), list(weights)
     for layer in layers:
         layer.set_weights([rest.pop(0) for _ in layer.weights])
@@ -124,4 +124,4 @@ def in_graph(library, case: Case, data, weights, xla=False) -> Contestant:
         jit_compile=xla or None,
     )
     data = {name: tf.constant(value) for name, value in data.items()}
-    return Contestant(lambda: [np.asarray(result) for result in run(data)])
+    return Peer(lambda: [np.asarray(result) for result in run(data)])
