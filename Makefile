@@ -1,57 +1,57 @@
-# Every target makes what it needs: `make demo` on a fresh machine sets up .venv first.
-# What may be set: PYTHON, the interpreter of .venv; VENV, its folder.
-# What is run goes to runs/, which git does not look at; only `keep` and `keep-bench`
-# write what is kept.
+# Every target sets up .venv first if it is missing or out of date.
+# Variables: PYTHON, the interpreter of .venv; VENV, its folder.
+# Output goes to runs/, which git ignores; only `keep` and `keep-bench` write files that
+# are committed.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 export TF_CPP_MIN_LOG_LEVEL := 3
 
-# All benchmarks, one after the other, with the arguments given.
+# All benchmarks, one after another, with the given arguments.
 benchmarks = for name in speed fit export reservoir attention; do \
 	$(BIN)/python benchmarks/$$name.py $(1) || exit 1; done
 
 .PHONY: help demo demo-quick test test-all bench bench-quick lint format docs
 .PHONY: keep keep-bench clean
 
-help:                  ## show this list
+help:                  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
 demo: $(VENV)/ready    ## tune, train, export and check a model on real speech
 	$(BIN)/python examples/quickstart.py
 
-demo-quick: $(VENV)/ready  ## the same in a minute
+demo-quick: $(VENV)/ready  ## the demo in a minute
 	$(BIN)/python examples/quickstart.py --quick
 
 test: $(VENV)/ready    ## run the tests
 	$(BIN)/python -m pytest -n auto
 
-test-all: $(VENV)/ready  ## run the slow tests too
+test-all: $(VENV)/ready  ## run the slow tests too, and the tests with --as-used
 	$(BIN)/python -m pytest -n auto -m "slow or not slow"
 	$(BIN)/python -m pytest -n auto --as-used
 
-bench: $(VENV)/ready   ## time layers, `fit`, files, reservoirs and attention against their peers
+bench: $(VENV)/ready   ## time layers, `fit`, exports, reservoirs and attention against peers
 	$(call benchmarks)
 
-bench-quick: $(VENV)/ready  ## the same in some minutes
+bench-quick: $(VENV)/ready  ## the benchmarks in a few minutes
 	$(call benchmarks,--quick)
 
 lint: $(VENV)/ready    ## check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(VENV)/ready  ## mend style and format
+format: $(VENV)/ready  ## fix style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 docs: $(VENV)/ready    ## build the documentation into site/, and run the code of its guides
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-keep: $(VENV)/ready    ## make anew what saved_models/ holds and the docs show
+keep: $(VENV)/ready    ## regenerate saved_models/ and what the docs show of it
 	$(BIN)/python tools/fill_docs.py
 
-keep-bench: $(VENV)/ready  ## make anew benchmarks/results/ and the tables of the docs
+keep-bench: $(VENV)/ready  ## regenerate benchmarks/results/ and the tables in the docs
 	$(call benchmarks,--out benchmarks/results)
 	$(BIN)/python tools/fill_docs.py --results
 

@@ -1,16 +1,15 @@
-"""Measures sequence to sequence: decoding, and what attention costs in training.
+"""Measures sequence to sequence: decoding, and the cost of attention in training.
 
     python benchmarks/attention.py [--quick] [--seed 0] [--out FOLDER]
 
-- Decoding, 64 rows, greedy: `generate` beside a loop in Python that calls the model for
-  each token. Both have to say the same.
-- A training step with attention, beside one of the same encoder and decoder without,
-  plus the products that attention consists of, alone, in the same shapes. Each model is
-  built three times, as a graph's threads fall into step differently each time; its time
-  is the median one.
+- Greedy decoding of 64 rows: `generate` against a loop in Python that calls the model
+  for each token. Both must return the same tokens.
+- A training step with attention, against one without attention plus the matrix products
+  of attention, run separately in the same shapes. Each model is built three times and
+  the median time counts, because thread scheduling differs between graphs.
 
-Writes attention.md and attention.json, or attention-quick.*; a run that was stopped
-goes on where it was.
+Writes attention.md and attention.json, or attention-quick.*. An interrupted run
+resumes.
 """
 
 import ast
@@ -21,7 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import parted
+import runner
 import tensorflow as tf
 from report import table
 from timing import interleaved
@@ -41,7 +40,7 @@ BUILDS = 3
 
 
 def parts(quick):
-    """What is measured: a name, the cases, and the function of a case and the seed."""
+    """Returns the parts: a name, the cases, and a function of a case and the seed."""
     shapes = SHAPES[:1] if quick else SHAPES
     return [
         ("decoding", LENGTHS[:1] if quick else LENGTHS, measure_decoding),
@@ -59,7 +58,7 @@ def parts(quick):
 
 
 def model_of(attention, units, feeding=True):
-    """A bidirectional encoder and a decoder, of `units` each."""
+    """Returns a model with a bidirectional encoder and a decoder of `units` each."""
     half = rk.LSTM(units // 2, return_sequences=True, return_state=True)
     model = rk.Seq2Seq(
         rk.Bidirectional(half),
@@ -75,31 +74,32 @@ def model_of(attention, units, feeding=True):
 
 
 def measure_decoding(steps, seed):
-    """Milliseconds for 64 answers of so many tokens."""
+    """Times 64 answers of `steps` tokens, in milliseconds."""
     keras.utils.set_random_seed(seed)
     model = model_of(rk.LuongAttention(256, "general"), 256)
-    never = np.isin(np.arange(TOKENS), (0, END))  # padding, as in `generate`, and
-    model.output_layer.bias.assign(np.where(never, -1e9, 0))  # all rows take all steps
+    # No padding, as in `generate`, and no end, so that all rows take all steps.
+    excluded = np.isin(np.arange(TOKENS), (0, END))
+    model.output_layer.bias.assign(np.where(excluded, -1e9, 0))
     source = np.random.default_rng(seed).integers(4, TOKENS, (BATCH, steps))
 
-    def by_steps():
-        said = np.full((BATCH, 1), START)
+    def python_loop():
+        tokens = np.full((BATCH, 1), START)
         for _ in range(steps):
-            logits = model((source, said))
-            said = np.append(said, np.argmax(logits[:, -1], -1)[:, None], axis=1)
-        return said[:, 1:]
+            logits = model((source, tokens))
+            tokens = np.append(tokens, np.argmax(logits[:, -1], -1)[:, None], axis=1)
+        return tokens[:, 1:]
 
-    def at_once():
+    def generate():
         return model.generate(source, max_length=steps)
 
-    if not np.array_equal(by_steps(), at_once()):
-        raise RuntimeError("`generate` and the loop in Python say different things")
-    calls = {"here": at_once, "loop in Python": by_steps}
+    if not np.array_equal(python_loop(), generate()):
+        raise RuntimeError("`generate` and the loop in Python return different tokens")
+    calls = {"here": generate, "loop in Python": python_loop}
     return medians(calls)
 
 
 def measure_training(case, seed):
-    """Milliseconds of a training step."""
+    """Times a training step, in milliseconds."""
     name, feeding, units, steps = case
     keras.utils.set_random_seed(seed)
     rng = np.random.default_rng(seed)
@@ -114,19 +114,19 @@ def measure_training(case, seed):
     calls = {"products": [products(attention, feeding, units, steps)]}
     calls["without"] = [training(None) for _ in range(BUILDS)]
     calls["with"] = [training(ATTENTIONS[name](units)) for _ in range(BUILDS)]
-    spent = medians({(n, i): c for n, own in calls.items() for i, c in enumerate(own)})
+    ms = medians({(n, i): c for n, each in calls.items() for i, c in enumerate(each)})
     return {
-        name: median(spent[name, i] for i in range(len(own)))
-        for name, own in calls.items()
+        name: median(ms[name, i] for i in range(len(each)))
+        for name, each in calls.items()
     }
 
 
 def products(attention, feeding, units, steps):
-    """The matrix products of attention, forwards and backwards, as a call.
+    """Returns a call that runs the matrix products of attention, forward and backward.
 
-    Each comes three times: forwards, and backwards by either factor. With feeding those
-    of the decoder run step by step, but for gradients by weights, which take all steps
-    at once.
+    Each product runs three times: forward, and backward for either factor. With input
+    feeding those of the decoder run step by step, except the gradients of weights,
+    which take all steps at once.
     """
     turns, each = (steps, 1) if feeding else (1, steps)
     additive = isinstance(attention, rk.BahdanauAttention)
@@ -154,8 +154,8 @@ def products(attention, feeding, units, steps):
         all_three = [(a, b, False, False), (c, b, False, True), (a, c, True, False)]
         (in_turns if feeding else at_once).extend(all_three)
 
-    def total(these):
-        results = [tf.matmul(a, b, ta, tb) for a, b, ta, tb in these]
+    def total(factors):
+        results = [tf.matmul(a, b, ta, tb) for a, b, ta, tb in factors]
         return tf.add_n([tf.reshape(y, [-1])[0] for y in results])
 
     @tf.function(autograph=False)
@@ -164,7 +164,7 @@ def products(attention, feeding, units, steps):
             return total(at_once)
         loop = tf.while_loop(
             lambda t, _: t < turns,
-            lambda t, so_far: (t + 1, so_far + total(in_turns)),
+            lambda t, y: (t + 1, y + total(in_turns)),
             (0, 0.0),
         )
         return loop[1] + total(at_once)
@@ -179,7 +179,7 @@ def medians(calls):
 
 
 def markdown(results) -> str:
-    """The tables."""
+    """Returns the tables."""
     decoding = [
         [steps, f"{ms['loop in Python'] / ms['here']:.0f}"]
         for steps, ms in results["decoding"].items()
@@ -187,8 +187,8 @@ def markdown(results) -> str:
     training = []
     for case, ms in results["training"].items():
         name, feeding, units, steps = ast.literal_eval(case)
-        over = ms["without"] + ms["products"], ms["without"]
-        ratios = [f"{ms['with'] / each:.2f}" for each in over]
+        baselines = ms["without"] + ms["products"], ms["without"]
+        ratios = [f"{ms['with'] / each:.2f}" for each in baselines]
         sizes = str(units), str(steps)
         training.append([name, "yes" if feeding else "no", *sizes, *ratios])
     return "\n".join(
@@ -219,4 +219,4 @@ def markdown(results) -> str:
 
 
 if __name__ == "__main__":
-    parted.run("attention", "Sequence to sequence", __doc__, parts, markdown)
+    runner.run("attention", "Sequence to sequence", __doc__, parts, markdown)

@@ -1,4 +1,4 @@
-"""What is timed: the cells, the shapes, and the jobs."""
+"""The cases that the benchmarks time: cells, shapes and jobs."""
 
 from typing import NamedTuple
 
@@ -31,10 +31,11 @@ QUICK_SHAPES = [(1, 100, 64, 128), (32, 100, 64, 128), (16, 200, 8, 32)]
 
 
 class Case(NamedTuple):
-    """A cell at a shape, doing a job.
+    """A cell, a shape and a job.
 
-    `job` is "train", the gradients of all outputs by all weights, or "predict", the
-    outputs; `masked` tells whether the sequences have lengths of their own.
+    `job` is "predict", which computes the outputs, or "train", which computes the
+    gradients of all outputs with respect to all weights. `masked` is whether the
+    sequences differ in length.
     """
 
     cell: str
@@ -55,9 +56,10 @@ class Case(NamedTuple):
 
     @property
     def flops(self) -> int:
-        """The operations of the matrix products.
+        """Floating-point operations of the matrix products.
 
-        Training takes three times those of the outputs, less the gradient by the input.
+        Training takes three times those of prediction, minus the gradient with respect
+        to the input.
         """
         kind, units = CELLS[self.cell], self.units
         rows = 2 * self.batch * self.time * kind.gates * units * kind.directions
@@ -73,7 +75,7 @@ def shape_label(batch, time, features, units) -> str:
 
 
 def grid(quick: bool) -> list[Case]:
-    """All cases."""
+    """Returns all cases."""
     cells, shapes = (QUICK_CELLS, QUICK_SHAPES) if quick else (CELLS, SHAPES)
     return [
         Case(cell, *shape, job, masked)

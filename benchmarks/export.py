@@ -2,14 +2,13 @@
 
     python benchmarks/export.py [--quick] [--seed 0] [--out FOLDER]
 
-- Every layer with batch and steps known or not, and every quantization: the form of its
-  loops, and the largest difference to Keras relative to the largest output.
+- Every layer with static or dynamic batch and steps, and every quantization: the form
+  of its loops, and the largest difference from Keras relative to the largest output.
 - Test accuracy and size of each quantization, on real speech.
-- Latency of each form at batch 1 beside PyTorch on the same weights, in turns.
-- How long an export takes.
+- Latency of each form at batch 1 and of PyTorch with the same weights, interleaved.
+- Duration of an export.
 
-Writes export.md and export.json, or export-quick.*; a run that was stopped goes on
-where it was.
+Writes export.md and export.json, or export-quick.*. An interrupted run resumes.
 """
 
 import gc
@@ -23,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import parted
+import runner
 import with_torch
 from ai_edge_litert.interpreter import Interpreter
 from cases import Case
@@ -55,11 +54,11 @@ SPEAKERS = {
     "Bidirectional LSTM": lambda: rk.Bidirectional(rk.LSTM(32)),
     "ESN": lambda: rk.ESN(100, leak_rate=0.5, return_sequences=False, seed=0),
 }
-CALLS = 20  # of a file in one timing
+CALLS = 20  # per timing
 
 
 def parts(quick):
-    """What is measured: a name, the cases, and the function of a case and the seed."""
+    """Returns the parts: a name, the cases, and a function of a case and the seed."""
     kinds, units, steps = ["SimpleRNN", "LSTM", "GRU"], [32, 64, 128], [28, 100]
     if quick:
         units, steps = [64], [28]
@@ -76,7 +75,7 @@ def parts(quick):
 
 
 def export(model, **arguments):
-    """The report of an export, and the file."""
+    """Exports a model; returns the report and the content of the file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
         report = rk.export_tflite(model, path, **arguments)
@@ -84,7 +83,7 @@ def export(model, **arguments):
 
 
 def measure_files(name, seed):
-    """A layer in every kind of file: a form and a difference, or why there is none."""
+    """Exports a layer to every kind of file; a row has the difference or the error."""
     keras.utils.set_random_seed(seed)
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((64, STEPS, FEATURES), np.float32)
@@ -124,19 +123,19 @@ def measure_files(name, seed):
 
 
 def measure_accuracy(name, seed):
-    """Test accuracy on real speech, and size, of each quantization."""
-    task, test = vowels(16), rk.datasets.japanese_vowels("test")
-    frames = task.x[0][task.x[1]]
+    """Measures test accuracy on real speech and size for each quantization."""
+    train, test = vowels(16), rk.datasets.japanese_vowels("test")
+    frames = train.x[0][train.x[1]]
     mean, deviation = frames.mean(axis=0), frames.std(axis=0)
 
     def scaled(x, inside):
         return np.where(inside[..., None], (x - mean) / deviation, 0).astype("float32")
 
-    x = scaled(*task.x)
+    x = scaled(*train.x)
     steps = x.shape[1]
     x_test = scaled(test.x, np.arange(steps) < test.lengths[:, None])
-    # Ranges are measured at every step: some utterances are said again to the end.
-    lengths = task.x[1].sum(axis=1)
+    # To measure the ranges of all steps, some utterances repeat until the last step.
+    lengths = train.x[1].sum(axis=1)
     long = [np.resize(x[i, : lengths[i]], x[i].shape) for i in range(0, len(x), 5)]
     samples = np.concatenate([x, long])
 
@@ -150,19 +149,19 @@ def measure_accuracy(name, seed):
         ]
     )
     model.compile(keras.optimizers.Adam(0.003), "sparse_categorical_crossentropy")
-    model.fit(x, task.y, batch_size=task.batch_size, epochs=40, verbose=0)
+    model.fit(x, train.y, batch_size=train.batch_size, epochs=40, verbose=0)
     rows = []
     for quantize in QUANTIZATIONS:
         arguments = {"quantize": quantize, "check": x_test}
         if quantize:
             arguments |= {"representative_data": samples, "tolerance": 2.0}
         report, content = export(model, **arguments)
-        said = rk.TFLiteModel(content).predict(frames=x_test)["output_0"]
+        predicted = rk.TFLiteModel(content).predict(frames=x_test)["output_0"]
         rows.append(
             {
                 "layer": name,
                 "quantize": quantize,
-                "accuracy": float(np.mean(said.argmax(axis=1) == test.y)),
+                "accuracy": float(np.mean(predicted.argmax(axis=1) == test.y)),
                 "size": report.size,
                 "difference": report.max_absolute,
             }
@@ -171,36 +170,36 @@ def measure_accuracy(name, seed):
 
 
 def measure_latency(case, seed):
-    """Milliseconds of the forms and of PyTorch, at batch 1."""
+    """Times the forms and PyTorch at batch 1, in milliseconds."""
     kind, units, steps = case
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((1, steps, 16), np.float32)
     keras.utils.set_random_seed(seed)
     models = {
-        whole: keras.Sequential(
+        return_sequences: keras.Sequential(
             [
                 keras.Input((steps, 16), name="x"),
-                getattr(rk, kind)(units, return_sequences=whole),
+                getattr(rk, kind)(units, return_sequences=return_sequences),
             ]
         )
-        for whole in (False, True)
+        for return_sequences in (False, True)
     }
     models[True].set_weights(models[False].get_weights())
     weights = models[False].get_weights()
     calls, chosen = {}, None
-    for whole, model in models.items():
+    for return_sequences, model in models.items():
         for form in ("auto", *FORMS):
             if form == "fused" and kind != "LSTM":
                 continue
             report, content = export(model, form=form)
             if form == "auto":
                 chosen = next(iter(report.layers.values()))["form"]
-            calls["whole " * whole + form] = invocation(content, x)
+            calls["whole " * return_sequences + form] = invocation(content, x)
     if with_torch.torch is not None:
-        whole_case = Case(kind, 1, steps, 16, units, "predict", masked=False)
-        calls["PyTorch"], _ = with_torch.make(whole_case, {"x": x}, weights)
-    many = {name: repeated(call) for name, call in calls.items()}
-    spent = interleaved(many, repeats=15, budget=4)
+        torch_case = Case(kind, 1, steps, 16, units, "predict", masked=False)
+        calls["PyTorch"], _ = with_torch.make(torch_case, {"x": x}, weights)
+    calls = {name: repeated(call) for name, call in calls.items()}
+    spent = interleaved(calls, repeats=15, budget=4)
     gc.collect()
     return {
         "layer": kind,
@@ -212,7 +211,7 @@ def measure_latency(case, seed):
 
 
 def invocation(content, x):
-    """A call of a file's interpreter."""
+    """Returns a call of an interpreter of the file."""
     interpreter = Interpreter(model_content=content)
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
@@ -220,15 +219,15 @@ def invocation(content, x):
 
 
 def repeated(call):
-    def calls():
+    def run():
         for _ in range(CALLS):
             call()
 
-    return calls
+    return run
 
 
 def measure_duration(form, seed):
-    """Seconds that an export takes: two bidirectional LSTMs over 200 steps."""
+    """Times the export of two bidirectional LSTMs over 200 steps, in seconds."""
     keras.utils.set_random_seed(seed)
     both = [rk.Bidirectional(rk.LSTM(64, return_sequences=True)) for _ in range(2)]
     model = keras.Sequential([keras.Input((200, 32)), *both, keras.layers.Dense(10)])
@@ -238,9 +237,9 @@ def measure_duration(form, seed):
 
 
 def markdown(results) -> str:
-    """The tables."""
+    """Returns the tables."""
     results = {part: list(cases.values()) for part, cases in results.items()}
-    means = [ratios(entry) for entry in results["latency"]]
+    ratios = [latency_ratios(entry) for entry in results["latency"]]
     return "\n".join(
         [
             "Form of the loops, and the largest difference to Keras relative to the "
@@ -256,7 +255,7 @@ def markdown(results) -> str:
             "taken by itself: above 1, that form is the faster. The whole sequence is "
             "over the last output.",
             "",
-            latency_table(results["latency"], means),
+            latency_table(results["latency"], ratios),
             "",
             "Export of two bidirectional LSTMs of 64 units over 200 steps.",
             "",
@@ -270,7 +269,7 @@ def markdown(results) -> str:
 
 
 def files_table(groups):
-    """One row for a layer and a shape, one column for a quantization."""
+    """Returns a table with a row per layer and shape, a column per quantization."""
     sizes = {1: "1", None: "any", "model": str(STEPS)}
     rows = []
     for entries in groups:
@@ -282,10 +281,10 @@ def files_table(groups):
                 cell = f"{' + '.join(e['forms'])} {e['difference']:.0e}"
             cells.setdefault((e["layer"], *shape), []).append(cell)
         rows += [[*key, *row] for key, row in cells.items()]
-    return table(["layer", "batch", "steps", *map(named, QUANTIZATIONS)], rows)
+    return table(["layer", "batch", "steps", *map(column_name, QUANTIZATIONS)], rows)
 
 
-def named(quantize):
+def column_name(quantize):
     return quantize or "float32"
 
 
@@ -297,11 +296,11 @@ def accuracy_table(groups):
             for e in entries
         ]
         rows.append([entries[0]["layer"], *cells])
-    return table(["layer", *map(named, QUANTIZATIONS)], rows)
+    return table(["layer", *map(column_name, QUANTIZATIONS)], rows)
 
 
-def ratios(entry):
-    """What is said of a case: times over that of the form taken."""
+def latency_ratios(entry):
+    """Returns the times of a case divided by that of the form that `"auto"` takes."""
     ms = entry["ms"]
     return {
         **{form: ms[form] / ms["auto"] if form in ms else None for form in FORMS},
@@ -310,7 +309,7 @@ def ratios(entry):
     }
 
 
-def latency_table(entries, means):
+def latency_table(entries, ratios):
     rows = [
         [
             entry["layer"],
@@ -319,16 +318,16 @@ def latency_table(entries, means):
             entry["auto"],
             *map(number, ratio.values()),
         ]
-        for entry, ratio in zip(entries, means, strict=True)
+        for entry, ratio in zip(entries, ratios, strict=True)
     ]
-    every = [
-        geometric_mean(ratio[name] for ratio in means if ratio[name])
-        for name in means[0]
+    means = [
+        geometric_mean(ratio[name] for ratio in ratios if ratio[name])
+        for name in ratios[0]
     ]
-    rows.append(["geometric mean", "", "", "", *map(number, every)])
+    rows.append(["geometric mean", "", "", "", *map(number, means)])
     head = ["layer", "units", "steps", "form", *FORMS, "PyTorch", "whole sequence"]
     return table(head, rows)
 
 
 if __name__ == "__main__":
-    parted.run("export", "Exported files", __doc__, parts, markdown)
+    runner.run("export", "Exported files", __doc__, parts, markdown)

@@ -1,8 +1,8 @@
-"""Times `model.fit` as a user has it, and takes the peak of the memory of training.
+"""Times `model.fit`, and measures the peak memory of training.
 
     python benchmarks/fit.py [--quick] [--seed 0] [--out FOLDER]
 
-Writes fit.md and fit.json, or fit-quick.*; a run that was stopped goes on where it was.
+Writes fit.md and fit.json, or fit-quick.*. An interrupted run resumes.
 """
 
 import functools
@@ -16,12 +16,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import options
-from alone import in_own_process
 from cases import Case
-from contestants import KERAS, OURS, TORCH
+from checkpoint import Checkpoint, versions, write
 from fit_report import markdown
-from kept import Kept, versions, write
-from models import CONTESTANTS, LAYERS, TASKS, Task, fit, make_model
+from models import DATA, LAYERS, PEERS, FitData, fit, make_model
+from peers import KERAS, OURS, TORCH
+from subprocess_runs import run_in_subprocess
 from with_torch import torch
 
 from keras_rnnkit.recurrence.shards import available_cores
@@ -32,7 +32,7 @@ LONG = (8, 10000, 64, 64)
 
 
 class Clock(keras.callbacks.Callback):
-    """Takes the seconds of an epoch's steps."""
+    """Records the seconds of an epoch's steps."""
 
     def on_epoch_begin(self, epoch, logs=None):
         self.start = time.perf_counter()
@@ -46,102 +46,107 @@ def main():
     quick, seed = arguments.quick, arguments.seed
     load, name = options.load(), "fit-quick" if quick else "fit"
     settings = {"seed": seed, "epochs": 3 if quick else 5, "runs": 1 if quick else 3}
-    kept = Kept(arguments.out / f"{name}.partial.json", settings)
+    checkpoint = Checkpoint(arguments.out / f"{name}.partial.json", settings)
 
-    def results(of, keys, make):
-        found = {}
+    def measure_all(part, keys, measure):
+        results = {}
         for key in keys:
-            found[key], there = kept.get(f"{of}: {key}", lambda key=key: make(*key))
-            print(f"{of}, {', '.join(map(str, key))}", "(kept)" * there, flush=True)
-        return found
+            results[key], is_stored = checkpoint.get(
+                f"{part}: {key}", lambda key=key: measure(*key)
+            )
+            stored = "(from the checkpoint)" * is_stored
+            print(f"{part}, {', '.join(map(str, key))}", stored, flush=True)
+        return results
 
     layers = LAYERS[:1] if quick else LAYERS
-    every = [(layer, task) for layer in layers for task in TASKS]
-    fitted = results(
-        "epochs", every, lambda *key: epochs(*key, seed, settings["epochs"])
+    cases = [(layer, data_name) for layer in layers for data_name in DATA]
+    epochs = measure_all(
+        "epochs", cases, lambda *key: time_epochs(*key, seed, settings["epochs"])
     )
-    some = [key for key in every if key[1] != "vowels, batch 8"]
-    first = results("first step", some, lambda *key: steps(*key, settings["runs"]))
+    some = [key for key in cases if key[1] != "vowels, batch 8"]
+    first_steps = measure_all(
+        "first step", some, lambda *key: time_first_step(*key, settings["runs"])
+    )
     shapes = MEMORY_SHAPES[:1] if quick else [*MEMORY_SHAPES, LONG]
-    peaks = results("memory", shapes, lambda *shape: memory(shape, seed))
+    memory = measure_all("memory", shapes, lambda *key: measure_memory(key, seed))
 
-    facts = {
+    contents = {
         "versions": versions(),
         "cores": available_cores(),
         "settings": settings,
         "load_before": load,
-        "seconds": kept.seconds,
-        "epoch_ms": listed(fitted),
-        "first_step_ms": listed(first),
-        "memory_mb": listed(peaks),
+        "seconds": checkpoint.seconds,
+        "epoch_ms": as_list(epochs),
+        "first_step_ms": as_list(first_steps),
+        "memory_mb": as_list(memory),
     }
-    write(arguments.out / f"{name}.json", json.dumps(facts, indent=1))
-    write(arguments.out / f"{name}.md", markdown(fitted, first, peaks))
-    kept.delete()
+    write(arguments.out / f"{name}.json", json.dumps(contents, indent=1))
+    write(arguments.out / f"{name}.md", markdown(epochs, first_steps, memory))
+    checkpoint.delete()
     print(f"Written to {arguments.out}: {name}.md {name}.json")
 
 
-def epochs(layer: str, task_name: str, seed: int, count: int) -> dict:
-    """The milliseconds of the first epoch and of the median of the next.
+def time_epochs(layer: str, data_name: str, seed: int, count: int) -> dict:
+    """Times the first epoch and the median of `count` later ones, in milliseconds.
 
-    The contestants take turns. Returns `{contestant: {"first": ms, "next": ms}}`.
+    The peers take turns. Returns `{peer: {"first": ms, "next": ms}}`.
 
     Raises:
-        RuntimeError: their losses in the first epoch differ.
+        RuntimeError: the losses of the first epoch differ between peers.
     """
     warm_up()
     keras.utils.set_random_seed(seed)
-    task, clock = TASKS[task_name](), Clock()
-    fitted = {name: make_model(name, layer, task) for name in CONTESTANTS}
-    weights = fitted[KERAS].get_weights()
-    first, losses, following = {}, {}, {name: [] for name in fitted}
-    for name, model in fitted.items():
+    data, clock = DATA[data_name](), Clock()
+    models = {name: make_model(name, layer, data) for name in PEERS}
+    weights = models[KERAS].get_weights()
+    first, losses, later = {}, {}, {name: [] for name in models}
+    for name, model in models.items():
         model.set_weights(weights)
         start = time.perf_counter()
-        losses[name] = fit(model, task).history["loss"][0]
+        losses[name] = fit(model, data).history["loss"][0]
         first[name] = time.perf_counter() - start
     if not np.allclose(list(losses.values()), losses[KERAS], rtol=LOSS_TOLERANCE):
-        raise RuntimeError(f"the losses of {layer}, {task_name} differ: {losses}")
+        raise RuntimeError(f"the losses of {layer}, {data_name} differ: {losses}")
     for _ in range(count):
-        for name, model in fitted.items():
-            fit(model, task, [clock])
-            following[name].append(clock.seconds)
+        for name, model in models.items():
+            fit(model, data, [clock])
+            later[name].append(clock.seconds)
     keras.backend.clear_session()
     return {
         name: {
             "first": 1000 * first[name],
-            "next": 1000 * statistics.median(following[name]),
+            "next": 1000 * statistics.median(later[name]),
         }
-        for name in fitted
+        for name in models
     }
 
 
 @functools.cache
 def warm_up():
-    """Has TensorFlow load what only the first call of a process needs."""
-    task = Task([np.zeros((4, 8, 3), np.float32)], np.arange(4, dtype=np.int32), 4)
-    for name in CONTESTANTS:
-        fit(make_model(name, "LSTM", task), task)
+    """Makes TensorFlow load what it loads at the first call of a process."""
+    data = FitData([np.zeros((4, 8, 3), np.float32)], np.arange(4, dtype=np.int32), 4)
+    for name in PEERS:
+        fit(make_model(name, "LSTM", data), data)
 
 
-def steps(layer: str, task: str, runs: int) -> dict:
-    """The median milliseconds of the first step, each in a process of its own."""
-    spent = {name: [] for name in CONTESTANTS}
+def time_first_step(layer: str, data_name: str, runs: int) -> dict:
+    """Returns the median milliseconds of the first step over new processes."""
+    spent = {name: [] for name in PEERS}
     for _ in range(runs):
         for name, each in spent.items():
-            each.append(1000 * in_own_process("first step", name, layer, task))
+            each.append(1000 * run_in_subprocess("first step", name, layer, data_name))
     return {name: statistics.median(each) for name, each in spent.items()}
 
 
-def memory(shape: tuple, seed: int) -> dict:
-    """The MB that processes take that train an LSTM."""
+def measure_memory(shape: tuple, seed: int) -> dict:
+    """Returns the peak memory of processes that train an LSTM, in MB."""
     case = Case("LSTM", *shape, "train", masked=False)
-    names = [OURS] if shape == LONG else [*CONTESTANTS, *[TORCH] * (torch is not None)]
-    return {name: in_own_process("memory", name, case, seed) for name in names}
+    names = [OURS] if shape == LONG else [*PEERS, *[TORCH] * (torch is not None)]
+    return {name: run_in_subprocess("memory", name, case, seed) for name in names}
 
 
-def listed(results: dict) -> list[dict]:
-    """Results for a JSON file, which has no tuples for keys."""
+def as_list(results: dict) -> list[dict]:
+    """Converts results for JSON, whose keys cannot be tuples."""
     return [{"case": list(key)} | result for key, result in results.items()]
 
 

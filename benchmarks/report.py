@@ -1,12 +1,12 @@
-"""What the timings say: Markdown, JSON, and a picture."""
+"""The results of `speed.py` as Markdown, JSON and a picture."""
 
 import io
 import json
 from pathlib import Path
 
 from cases import Case, shape_label
-from contestants import KERAS, OURS, TORCH, XLA
-from kept import write
+from checkpoint import write
+from peers import KERAS, OURS, TORCH, XLA
 from timing import geometric_mean
 
 from keras_rnnkit.plots import ACCENT, INK, MUTED, new_figure
@@ -20,15 +20,17 @@ RATIOS = {
 }
 
 
-def write_speed(folder: Path, name: str, entries: list[dict], facts: dict):
+def write_speed(folder: Path, name: str, entries: list[dict], metadata: dict):
     """Writes `name`.md, .json and .png."""
-    write(folder / f"{name}.json", json.dumps(facts | {"entries": entries}, indent=1))
+    write(
+        folder / f"{name}.json", json.dumps(metadata | {"entries": entries}, indent=1)
+    )
     write(folder / f"{name}.png", picture(entries))
-    write(folder / f"{name}.md", markdown(name, entries, facts))
+    write(folder / f"{name}.md", markdown(name, entries, metadata))
 
 
-def markdown(name: str, entries: list[dict], facts: dict) -> str:
-    """The summary, the picture and one row for each case."""
+def markdown(name: str, entries: list[dict], metadata: dict) -> str:
+    """Returns the summary, the picture and a row for each case."""
     least = min(entries, key=lambda entry: RATIOS["Keras"](entry["ms"]))
     first = [
         entry["first_ms"][OURS] / entry["first_ms"][KERAS]
@@ -39,7 +41,8 @@ def markdown(name: str, entries: list[dict], facts: dict) -> str:
         [
             "# Speed",
             "",
-            f"{version_line(facts['versions'])}. {facts['cores']} cores, float32.",
+            f"{version_line(metadata['versions'])}. {metadata['cores']} cores, "
+            "float32.",
             "",
             "The time of each over that of `keras_rnnkit`: above 1, `keras_rnnkit` is "
             "the faster. Keras is run as `fit` and `predict` run it on a CPU; Keras or "
@@ -64,7 +67,7 @@ def markdown(name: str, entries: list[dict], facts: dict) -> str:
                     *RATIOS,
                     *("first call", "share", "share of Keras"),
                 ],
-                [row(entry, facts) for entry in entries],
+                [row(entry, metadata) for entry in entries],
             ),
             "",
         ]
@@ -72,7 +75,7 @@ def markdown(name: str, entries: list[dict], facts: dict) -> str:
 
 
 def summary(entries: list[dict]) -> list[list[str]]:
-    """The rows of geometric means."""
+    """Returns the rows of geometric means."""
     groups = {
         "all": entries,
         "train": [e for e in entries if e["job"] == "train"],
@@ -92,10 +95,10 @@ def summary(entries: list[dict]) -> list[list[str]]:
     return [row for row in rows if set(row[1:]) != {NONE}]
 
 
-def row(entry: dict, facts: dict) -> list[str]:
-    """The row of a case."""
+def row(entry: dict, metadata: dict) -> list[str]:
+    """Returns the table row of a case."""
     ms, case, first = entry["ms"], case_of(entry), entry["first_ms"]
-    rate = max(facts["product_gflops"].values())
+    rate = max(metadata["product_gflops"].values())
     shares = [entry["flops"] / 1e6 / ms[name] / rate for name in (OURS, KERAS)]
     return [
         *(case.cell, case.shape, case.job, "yes" if case.masked else "no"),
@@ -106,10 +109,10 @@ def row(entry: dict, facts: dict) -> list[str]:
 
 
 def picture(entries: list[dict]) -> bytes:
-    """Bars of the ratio of Keras for each case, as a PNG."""
+    """Draws a bar for each case, the time of Keras over ours; returns a PNG."""
     heights, labels = {}, {}
     for entry in entries:
-        cell, shape = place(entry)
+        cell, shape = row_key(entry)
         if cell not in labels.values():
             labels[len(labels) + 0.2] = cell
         if (cell, shape) not in heights:
@@ -133,12 +136,12 @@ def picture(entries: list[dict]) -> bytes:
 
 
 def draw(panel, entries, heights):
-    """Draws the ratios of one job."""
+    """Draws the bars of one job."""
     for masked, color, label in ((False, ACCENT, "no mask"), (True, MUTED, "mask")):
         chosen = [entry for entry in entries if entry["masked"] == masked]
         ratios = [RATIOS["Keras"](entry["ms"]) for entry in chosen]
         bars = panel.barh(
-            [heights[place(entry)] + 0.4 * masked - 0.2 for entry in chosen],
+            [heights[row_key(entry)] + 0.4 * masked - 0.2 for entry in chosen],
             [ratio - 1 for ratio in ratios],
             **{"left": 1, "height": 0.38, "color": color, "label": label},
         )
@@ -159,8 +162,8 @@ def draw(panel, entries, heights):
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def place(entry: dict) -> tuple[str, str]:
-    """Where the entry stands in the picture."""
+def row_key(entry: dict) -> tuple[str, str]:
+    """Returns cell and shape, which identify a row of the picture."""
     shape = (entry[name] for name in ("batch", "time", "features", "units"))
     return entry["cell"], shape_label(*shape)
 
@@ -174,11 +177,11 @@ def version_line(versions: dict) -> str:
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
+    """Returns a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def number(value: float | None) -> str:
-    """A ratio, or a dash for none."""
+    """Formats a ratio; `None` gives a dash."""
     return NONE if value is None else f"{value:.2f}"

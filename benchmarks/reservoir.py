@@ -1,14 +1,14 @@
-"""Measures reservoirs: scores beside published ones, and time beside ReservoirPy.
+"""Measures reservoirs: scores against published ones, time against ReservoirPy.
 
     python benchmarks/reservoir.py [--quick] [--seed 0] [--out FOLDER]
 
-- Scores: mean over ten seeds, of the matrices and of the data that are drawn.
-- Time of states and of a fit, in turns with ReservoirPy: float64 there, float32 here;
-  10,000 steps, a batch of 1, connectivity 0.1.
-- Memory of 5,000 sparse units, and of a million steps, in processes of their own.
+- Scores: mean over ten seeds of the matrices and of synthetic data.
+- Time of states and of a fit, interleaved with ReservoirPy, which computes in float64,
+  here in float32; 10,000 steps, a batch of 1, connectivity 0.1.
+- Memory of 5,000 sparse units, and of a million steps, each in a new process.
 
-Writes reservoir.md and reservoir.json, or reservoir-quick.*; a run that was stopped
-goes on where it was.
+Writes reservoir.md and reservoir.json, or reservoir-quick.*. An interrupted run
+resumes.
 """
 
 import os
@@ -18,9 +18,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-import parted
-from alone import in_own_process
+import runner
 from report import NONE, table
+from subprocess_runs import run_in_subprocess
 from tasks import Task, japanese_vowels, mackey_glass, memory_capacity, narma, santa_fe
 from timing import interleaved
 
@@ -73,7 +73,7 @@ SIZES = 100, 500, 1000
 
 
 def parts(quick):
-    """What is measured: a name, the cases, and the function of a case and the seed."""
+    """Returns the parts: a name, the cases, and a function of a case and the seed."""
     seeds = 2 if quick else SEEDS
     tasks = [name for name in TASKS if not quick or "Mackey" not in name]
     return [
@@ -84,7 +84,7 @@ def parts(quick):
 
 
 def measure_task(name, seed, seeds):
-    """The scores of a task, one for each seed."""
+    """Returns the scores of a task, one for each seed."""
     task = TASKS[name]
     scores = []
     for number in range(seed, seed + seeds):
@@ -94,7 +94,7 @@ def measure_task(name, seed, seeds):
 
 
 def measure_time(units, seed):
-    """Milliseconds of states and of fits, here and by ReservoirPy, on its matrices."""
+    """Times states and fits of both libraries on the same matrices, in milliseconds."""
     from reservoirpy.nodes import Reservoir, Ridge
 
     rng = np.random.default_rng(seed)
@@ -108,16 +108,16 @@ def measure_time(units, seed):
         [keras.Input((None, 1)), rk.ESN(units, seed=seed), keras.layers.Dense(1)]
     )
     layer = model.layers[0]
-    dense = np.asarray(theirs.W.todense() if hasattr(theirs.W, "todense") else theirs.W)
-    win = theirs.Win.toarray() if hasattr(theirs.Win, "toarray") else theirs.Win
-    layer.set_weights([np.asarray(win).T, dense.T])
-    only = keras.Sequential([keras.Input((None, 1)), layer])
+    matrix = theirs.W.todense() if hasattr(theirs.W, "todense") else theirs.W
+    kernel = theirs.Win.toarray() if hasattr(theirs.Win, "toarray") else theirs.Win
+    layer.set_weights([np.asarray(kernel).T, np.asarray(matrix).T])
+    states_model = keras.Sequential([keras.Input((None, 1)), layer])
     u, y = x[None, :-1].astype("float32"), x[None, 1:].astype("float32")
-    off = np.abs(only.predict_on_batch(u)[0] - states).max()
+    off = np.abs(states_model.predict_on_batch(u)[0] - states).max()
     if not off < 1e-3:
         raise RuntimeError(f"the states differ from ReservoirPy's by {off:.1e}")
     calls = {
-        "states here": lambda: only.predict_on_batch(u),
+        "states here": lambda: states_model.predict_on_batch(u),
         "states ReservoirPy": lambda: theirs.run(x[:-1]),
         "fit here": lambda: rk.fit_readout(
             model, u, y, ridge=RIDGE, washout=WASHOUT, verbose=0
@@ -129,11 +129,11 @@ def measure_time(units, seed):
 
 
 def measure_memory(case, seed):
-    return in_own_process(f"{case} reservoir", seed)
+    return run_in_subprocess(f"{case} reservoir", seed)
 
 
 def markdown(results) -> str:
-    """The tables."""
+    """Returns the tables."""
     return "\n".join(
         [
             f"Scores, mean and standard deviation over {SEEDS} seeds.",
@@ -178,7 +178,7 @@ def time_table(times):
     return table(["units", "states", "fit"], rows)
 
 
-def memory_table(found):
+def memory_table(entries):
     rows = [
         [
             each["what"],
@@ -186,10 +186,10 @@ def memory_table(found):
             f"{each['raised']:.0f} MB",
             f"{each['us_per_step']:.0f} us",
         ]
-        for each in found.values()
+        for each in entries.values()
     ]
     return table(["what", "process", "above the import", "time a step"], rows)
 
 
 if __name__ == "__main__":
-    parted.run("reservoir", "Reservoirs", __doc__, parts, markdown)
+    runner.run("reservoir", "Reservoirs", __doc__, parts, markdown)

@@ -2,8 +2,7 @@
 
     python benchmarks/speed.py [--quick] [--seed 0] [--repeats N] [--out FOLDER]
 
-Writes speed.md, speed.json and speed.png, or speed-quick.*; a run that was stopped goes
-on where it was.
+Writes speed.md, speed.json and speed.png, or speed-quick.*. An interrupted run resumes.
 """
 
 import gc
@@ -12,13 +11,13 @@ from statistics import median
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import contestants
 import keras
 import options
+import peers
 import report
 from cases import Case, grid
-from contestants import KERAS, OURS, TORCH
-from kept import Kept, versions
+from checkpoint import Checkpoint, versions
+from peers import KERAS, OURS, TORCH
 from timing import first_calls, interleaved, product_rate
 
 from keras_rnnkit.recurrence.shards import available_cores
@@ -28,31 +27,31 @@ def main():
     arguments = parse()
     name = "speed-quick" if arguments.quick else "speed"
     settings = {"seed": arguments.seed, "repeats": arguments.repeats}
-    kept = Kept(arguments.out / f"{name}.partial.json", settings)
+    checkpoint = Checkpoint(arguments.out / f"{name}.partial.json", settings)
     load = options.load()
     warm_up(arguments.seed)
-    rates, _ = kept.get("product rate", lambda: product_rate(tries=20))
+    rates, _ = checkpoint.get("product rate", lambda: product_rate(tries=20))
     cases, entries = grid(arguments.quick), []
     for number, case in enumerate(cases, 1):
         budget = 1 if arguments.quick else 6
-        entry, was_there = kept.get(
+        entry, is_stored = checkpoint.get(
             str(case),
             lambda case=case, budget=budget: measure(
                 case, arguments.seed, arguments.repeats, budget
             ),
         )
         entries.append(entry)
-        print(line(number, len(cases), case, entry, was_there), flush=True)
-    facts = {
+        print(line(number, len(cases), case, entry, is_stored), flush=True)
+    metadata = {
         "versions": versions(),
         "cores": available_cores(),
         "settings": settings,
         "load_before": load,
         "product_gflops": rates,
-        "seconds": kept.seconds,
+        "seconds": checkpoint.seconds,
     }
-    report.write_speed(arguments.out, name, entries, facts)
-    kept.delete()
+    report.write_speed(arguments.out, name, entries, metadata)
+    checkpoint.delete()
     print(f"Written to {arguments.out}: {name}.md {name}.json {name}.png")
 
 
@@ -66,16 +65,16 @@ def parse():
 
 
 def warm_up(seed: int):
-    """Has the libraries load what only the first call of a process needs."""
+    """Makes the libraries load what they load at the first call of a process."""
     case = Case("LSTM", 2, 8, 4, 4, "train", masked=False)
-    first_calls(contestants.build(case, seed))
+    first_calls(peers.build(case, seed))
 
 
 def measure(case: Case, seed: int, repeats: int, budget: float) -> dict:
-    """The medians of all contestants of a case, in milliseconds."""
-    built = contestants.build(case, seed)
+    """Times all peers of a case; returns the case and times in milliseconds."""
+    built = peers.build(case, seed)
     first = first_calls(built)
-    calls = {name: contestant.call for name, contestant in built.items()}
+    calls = {name: peer.call for name, peer in built.items()}
     spent = interleaved(calls, repeats, budget)
     del built, calls
     keras.backend.clear_session()
@@ -89,15 +88,15 @@ def measure(case: Case, seed: int, repeats: int, budget: float) -> dict:
     }
 
 
-def line(number, count, case, entry, was_there) -> str:
-    """What is printed when a case is done."""
+def line(number, count, case, entry, is_stored) -> str:
+    """Returns the line to print after a case."""
     ratios = [
         f"{name} / ours {entry['ms'][name] / entry['ms'][OURS]:.2f}"
         for name in (KERAS, TORCH)
         if name in entry["ms"]
     ]
-    kept = " (kept)" if was_there else ""
-    return f"[{number}/{count}] {case}: {', '.join(ratios)}{kept}"
+    stored = " (from the checkpoint)" if is_stored else ""
+    return f"[{number}/{count}] {case}: {', '.join(ratios)}{stored}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Clocks: calls that take turns, the rate of a matrix product, and means."""
+"""Timing: interleaved calls, the rate of a matrix product, and means."""
 
 import gc
 import math
@@ -10,7 +10,7 @@ import tensorflow as tf
 from with_torch import torch
 
 WARM_UP = 3
-FEWEST = 3
+MIN_ROUNDS = 3
 TURN = 3  # timed calls
 TURN_WARM_UP = 0.03  # seconds
 SIDE = 1024
@@ -18,31 +18,31 @@ TOLERANCE = 1e-4
 
 
 def seconds(call) -> float:
-    """How long a call takes."""
+    """Returns how many seconds a call takes."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
 
 
-def first_calls(contestants) -> dict[str, float]:
-    """The seconds of each contestant's first call, which traces and compiles.
+def first_calls(peers) -> dict[str, float]:
+    """Times each peer's first call, which traces and compiles; returns seconds.
 
     Raises:
-        RuntimeError: their results differ.
+        RuntimeError: the results of two peers differ.
     """
     spent, results = {}, {}
-    for name, contestant in contestants.items():
+    for name, peer in peers.items():
         start = time.perf_counter()
-        results[name] = contestant.call()
+        results[name] = peer.call()
         spent[name] = time.perf_counter() - start
     check_equal(
-        {name: contestants[name].arranged(result) for name, result in results.items()}
+        {name: peers[name].to_keras_order(result) for name, result in results.items()}
     )
     return spent
 
 
 def check_equal(results):
-    """Raises unless all give the same arrays, by the scale of each or of 1."""
+    """Raises unless all arrays agree, relative to the larger of their scale and 1."""
     first, *others = results
     for other in others:
         for a, b in zip(results[first], results[other], strict=True):
@@ -52,20 +52,20 @@ def check_equal(results):
 
 
 def interleaved(calls, repeats: int, budget: float) -> dict[str, list[float]]:
-    """The seconds of calls that take turns: A A A B B B A A A B B B ...
+    """Times calls in turns, A A A B B B A A A B B B ..., and returns their seconds.
 
-    Each turn begins with calls that are not timed: they bring the data back near the
-    core and outlast what the turn before left running, as in a loop over many batches.
+    Each turn begins with untimed calls. They bring the data back into the caches and
+    outlast threads of the turn before, as in a loop over many batches.
 
     Args:
-        calls: dict of callables.
-        repeats: rounds.
-        budget: seconds; fewer rounds are made where they would take longer.
+        calls: dict of callables without arguments.
+        repeats: int, largest number of rounds.
+        budget: float, seconds; fewer rounds run if `repeats` would take longer.
     """
     spent = {name: [] for name in calls}
     once = [min(seconds(call) for _ in range(WARM_UP)) for call in calls.values()]
     turns = sum(max(TURN_WARM_UP, each) + TURN * each for each in once)
-    repeats = max(FEWEST, min(repeats, int(budget / turns)))
+    repeats = max(MIN_ROUNDS, min(repeats, int(budget / turns)))
     gc.collect()
     gc.disable()
     try:
@@ -81,7 +81,7 @@ def interleaved(calls, repeats: int, budget: float) -> dict[str, list[float]]:
 
 
 def product_rate(tries: int) -> dict[str, float]:
-    """The best GFLOP/s of each library in a float32 product of square matrices."""
+    """Returns each library's best GFLOP/s for a float32 product of square matrices."""
     a = np.random.default_rng(0).standard_normal((SIDE, SIDE), np.float32)
     a_tf = tf.constant(a)
     calls = {"TensorFlow": lambda: tf.matmul(a_tf, a_tf).numpy()}
@@ -95,7 +95,7 @@ def product_rate(tries: int) -> dict[str, float]:
 
 
 def geometric_mean(values) -> float | None:
-    """`None` of no values."""
+    """Returns the geometric mean, or `None` if there are no values."""
     values = list(values)
     if not values:
         return None

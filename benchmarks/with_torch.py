@@ -1,4 +1,4 @@
-"""A case in PyTorch, and its weights in the order of Keras's gates and back."""
+"""A case in PyTorch, with weights converted from and to Keras's order of gates."""
 
 import numpy as np
 from cases import CELLS, Case
@@ -15,11 +15,15 @@ GATES = {"SimpleRNN": [0], "LSTM": [0, 1, 2, 3], "GRU": [1, 0, 2]}
 
 
 def make(case: Case, data, weights):
-    """A case on all cores, without mask: its call, and how to arrange what it returns.
+    """Builds a case that has no mask, to run on all cores.
 
     Args:
         data: dict of arrays.
-        weights: those of Keras: three arrays for each layer and direction.
+        weights: list of arrays, Keras's three for each layer and direction.
+
+    Returns:
+        A callable that runs the case, and one that rearranges its results in Keras's
+        order.
     """
     torch.set_num_threads(available_cores())
     cell = CELLS[case.cell]
@@ -51,28 +55,31 @@ def make(case: Case, data, weights):
         module(data["x"])[0].backward(data["d_y"])
         return [parameter.grad.numpy() for parameter in parameters]
 
-    def arranged(gradients):
+    def to_keras_order(gradients):
         return [g for chunk in chunks(gradients, 4) for g in to_keras(chunk, gates)]
 
-    return (train, arranged) if case.job == "train" else (predict, list)
+    return (train, to_keras_order) if case.job == "train" else (predict, list)
 
 
 def to_torch(weights, gates):
-    """Kernel, recurrent kernel and bias of Keras as the four weights of PyTorch."""
+    """Converts Keras's kernel, recurrent kernel and bias to PyTorch's four weights."""
     kernel, recurrent_kernel, bias = (reorder(w, gates) for w in weights)
     biases = bias if bias.ndim == 2 else (bias, np.zeros_like(bias))
     return [np.ascontiguousarray(w) for w in (kernel.T, recurrent_kernel.T, *biases)]
 
 
 def to_keras(gradients, gates):
-    """The way back, for gradients: a bias that Keras has once has that of the first."""
+    """Converts PyTorch's four gradients to Keras's three.
+
+    Where Keras has one bias, its gradient is that of PyTorch's first.
+    """
     kernel, recurrent_kernel, bias, second = gradients
     bias = np.stack([bias, second]) if len(gates) == 3 else bias
     return [reorder(g, np.argsort(gates)) for g in (kernel.T, recurrent_kernel.T, bias)]
 
 
 def reorder(weight, gates):
-    """A weight with its gates, along the last axis, in another order."""
+    """Reorders the gates of a weight along its last axis."""
     parts = np.split(weight, len(gates), axis=-1)
     return np.concatenate([parts[gate] for gate in gates], axis=-1)
 

@@ -1,8 +1,8 @@
 """From a stock Keras model to files for a phone, and what each of them costs.
 
-A `keras.layers.LSTM` learns who says a vowel. It is written as TFLite in float32, with
-weights in 8 or 16 bits, all in 8 bits, and as a model that takes one frame after the
-other; each file is run over the whole test set.
+A `keras.layers.LSTM` learns to name the speaker of a vowel. It is exported to TFLite in
+float32, with weights in 8 or 16 bits, entirely in 8 bits, and as a streaming model that
+takes one frame at a time. Each file runs over the whole test set.
 
     python examples/export_to_mobile.py [--quick]
 
@@ -40,8 +40,8 @@ FILES = {
 }
 
 
-def at_the_end(x):
-    """Moves the silence behind each utterance before it: no mask is needed then."""
+def pad_left(x):
+    """Moves the padding of each utterance to its beginning, where it needs no mask."""
     lengths = (x != 0).any(axis=2).sum(axis=1)
     return np.stack(
         [np.roll(row, -n, axis=0) for row, n in zip(x, lengths, strict=True)]
@@ -49,7 +49,7 @@ def at_the_end(x):
 
 
 def train(x, y, epochs):
-    """A model of Keras alone."""
+    """Returns a trained model of stock Keras layers."""
     model = keras.Sequential(
         [
             keras.Input(x.shape[1:], name="frames"),
@@ -69,17 +69,17 @@ def accuracy(probabilities, y):
 
 
 def stream(path, x):
-    """What the streaming file says after every frame, `(rows, frames, speakers)`."""
+    """Returns the streaming file's output at each frame, `(rows, frames, speakers)`."""
     model = rk.StreamingModel(path)
-    said = []
+    predicted = []
     for row in x:
         model.reset()
-        said.append([model.step(frame[None, None])[0] for frame in row])
-    return np.array(said)
+        predicted.append([model.step(frame[None, None])[0] for frame in row])
+    return np.array(predicted)
 
 
 def draw(curve):
-    """The test accuracy after each frame."""
+    """Plots the test accuracy after each frame."""
     figure = rk.plots.new_figure(figsize=(6, 3.4))
     panel = figure.subplots()
     panel.plot(range(1, len(curve) + 1), curve, color=rk.plots.ACCENT)
@@ -93,13 +93,14 @@ def main():
     needs = "sktime", "matplotlib"
     args = options.parser(__doc__, *needs, quick="under a minute").parse_args()
     folder = options.folder(args, "mobile")
-    (x, y), (x_test, y_test) = ((at_the_end(x), y) for x, y in load())
+    (x, y), (x_test, y_test) = ((pad_left(x), y) for x, y in load())
     folder.mkdir(parents=True, exist_ok=True)
 
     keras.utils.set_random_seed(args.seed)
     model = train(x, y, epochs=20 if args.quick else 60)
-    said = model.predict(x_test, verbose=0)
-    print(f"Keras: accuracy {accuracy(said, y_test):.4f} on {len(y_test)} utterances\n")
+    predicted = model.predict(x_test, verbose=0)
+    share = accuracy(predicted, y_test)
+    print(f"Keras: accuracy {share:.4f} on {len(y_test)} utterances\n")
 
     print("file       accuracy      size  difference   latency  lstm")
     for name, arguments in FILES.items():
@@ -108,11 +109,11 @@ def main():
         report = rk.export_tflite(model, path, check=x_test, **arguments, **data)
         if name == "streaming":
             by_frame = stream(path, x_test)
-            said = by_frame[:, -1]
+            predicted = by_frame[:, -1]
         else:
-            said = rk.TFLiteModel(path).predict(frames=x_test)["output_0"]
+            predicted = rk.TFLiteModel(path).predict(frames=x_test)["output_0"]
         print(
-            f"{name:10} {accuracy(said, y_test):8.4f} {report.size / 1000:6.0f} kB"
+            f"{name:10} {accuracy(predicted, y_test):8.4f} {report.size / 1000:6.0f} kB"
             f"{report.max_absolute:12.1e} {report.latency * 1e6:6.0f} us"
             f"  {report.layers['lstm']['form']}"
         )

@@ -1,15 +1,15 @@
 """How is a word pronounced? Letters to phones, with attention, on 126,000 words.
 
-CMUdict is split by word, 80 to 10 to 10. Two bidirectional LSTMs read the letters,
-one with attention writes the phones. Published word error rates reach from 34% for a
+CMUdict is split by word, 80 to 10 to 10. Two bidirectional LSTMs read the letters, an
+LSTM with attention writes the phones. Published word error rates range from 34% for a
 small model of this kind to 20.2% for an ensemble (Toshniwal and Livescu 2016).
 
     python examples/grapheme_to_phoneme.py [WORD ..]
     python examples/grapheme_to_phoneme.py [--quick] [--no-attention] [--train] [..]
 
-The first takes the model of saved_models/g2p. The second trains one, if there is none
-in its folder yet, and goes on where it was stopped. Both write which letters each phone
-looks at, and a file for TFLite. It prints, after a report on the model:
+The first uses the model in saved_models/g2p. The second trains one, unless its folder
+has one, and resumes an interrupted training. Both write attention maps, which show the
+letters behind each phone, and a TFLite file. It prints, after a report on the model:
 
     phoneme         F OW N IY M
     knowledge       N AA L IH JH
@@ -44,8 +44,10 @@ QUICK = {"units": 64, "decoder": 64, "epochs": 8, "words": 8000, "rate": 5e-3}
 
 
 def batches(x, y, size=96, seed=0):
-    """Batches of rows of like lengths, drawn anew for each epoch. All are of one size,
-    or of a row less: XLA compiles for each size that it meets."""
+    """Returns a data set of batches of similar lengths, shuffled at each epoch.
+
+    Batch sizes differ by at most one row, because XLA compiles for each size.
+    """
     random = np.random.default_rng(seed)
     longest = np.maximum((x > 0).sum(axis=1), (y > 0).sum(axis=1))
     count = -(-len(x) // size)
@@ -64,10 +66,12 @@ def batches(x, y, size=96, seed=0):
 
 
 def text_layers(folder):
-    """Letters and phones to ids, by the vocabularies in the folder, which are written
-    there at first; 0 is padding, 1 what is not known."""
+    """Returns layers that map letters and phones to ids; 0 is padding, 1 is unknown.
+
+    The vocabularies are in `folder`, and are written there if missing.
+    """
     tokens = {"letters": LETTERS, "phones": [START, END, *rk.datasets.PHONES]}
-    ways = {
+    options = {
         "letters": {"standardize": "lower", "split": "character"},
         "phones": {"standardize": None, "split": "whitespace"},
     }
@@ -77,20 +81,20 @@ def text_layers(folder):
         if not file.exists():
             file.write_text("\n".join(each) + "\n")
         known = file.read_text().split()
-        layers.append(keras.layers.TextVectorization(vocabulary=known, **ways[name]))
+        layers.append(keras.layers.TextVectorization(vocabulary=known, **options[name]))
     return layers
 
 
 def build(layers, units, decoder, attention=True, seed=0):
-    """The model."""
+    """Returns the model."""
     keras.utils.set_random_seed(seed)
     letters, phones = (layer.get_vocabulary() for layer in layers)
-    both_ways = [
+    encoders = [
         rk.Bidirectional(rk.LSTM(units, return_sequences=True, return_state=True))
         for _ in range(2)
     ]
     return rk.Seq2Seq(
-        rk.StackedRNN(both_ways, dropout=0.3, return_sequences=True, return_state=True),
+        rk.StackedRNN(encoders, dropout=0.3, return_sequences=True, return_state=True),
         rk.AttentionDecoder(
             rk.LSTMCell(decoder),
             rk.LuongAttention(decoder, "general") if attention else None,
@@ -108,29 +112,29 @@ def build(layers, units, decoder, attention=True, seed=0):
 
 
 class Clock(keras.callbacks.Callback):
-    """Writes down how long each epoch takes."""
+    """Logs how long each epoch takes."""
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.began = time.time()
+        self.start = time.time()
 
     def on_epoch_end(self, epoch, logs=None):
-        logs["seconds"] = round(time.time() - self.began, 1)
+        logs["seconds"] = round(time.time() - self.start, 1)
 
 
 def pairs(layers, split, words=None):
-    """Ids of the words of a split, or of some of them, and of each pronunciation."""
+    """Returns batches of ids: each word of a split with each of its pronunciations."""
     data = rk.datasets.cmudict(split)
     texts = [
         (word, " ".join([*each, END]))
-        for word, listed in list(zip(*data, strict=True))[:words]
-        for each in listed
+        for word, pronunciations in list(zip(*data, strict=True))[:words]
+        for each in pronunciations
     ]
     both = zip(layers, zip(*texts, strict=True), strict=True)
     return batches(*(ids(list(each)).numpy().astype("int32") for ids, each in both))
 
 
 def train(model, data, validation, folder, epochs, rate):
-    """Trains, from where it was stopped."""
+    """Trains the model, or resumes an interrupted training."""
     steps = epochs * len(data)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, steps, warmup_target=rate, warmup_steps=steps // 30
@@ -148,28 +152,28 @@ def train(model, data, validation, folder, epochs, rate):
 
 
 def pronounce(model, layers, words, **options):
-    """The phones of each word, END left out, and the attention."""
+    """Returns the phones of each word, without END, and the attention weights."""
     x = layers[0](list(words)).numpy()
     found = model.generate(x, max_length=LONGEST, **options)
     ids, weights = found if isinstance(found, tuple) else (found, found)
-    known = layers[1].get_vocabulary()
-    said = [tuple(known[i] for i in row if i not in (0, model.end_id)) for row in ids]
-    return list(zip(said, weights, strict=True))
+    phones, skipped = layers[1].get_vocabulary(), (0, model.end_id)
+    spoken = [tuple(phones[i] for i in row if i not in skipped) for row in ids]
+    return list(zip(spoken, weights, strict=True))
 
 
 def evaluate(model, layers, split, words=None, **options):
-    """Phone and word error rate."""
+    """Returns the phone error rate and the word error rate."""
     data = rk.datasets.cmudict(split)
     order = sorted(range(len(data.words[:words])), key=lambda i: len(data.words[i]))
-    found, listed = [], [data.pronunciations[i] for i in order]
+    found, references = [], [data.pronunciations[i] for i in order]
     for start in range(0, len(order), 512):
         some = [data.words[i] for i in order[start : start + 512]]
-        found += [said for said, _ in pronounce(model, layers, some, **options)]
-    return rk.seq2seq.error_rates(found, listed)
+        found += [phones for phones, _ in pronounce(model, layers, some, **options)]
+    return rk.seq2seq.error_rates(found, references)
 
 
 def report(model, layers, folder, words):
-    """What the model is, how long it was trained, and how wrong it is."""
+    """Returns the size of the model, its training time and its error rates."""
     history = np.genfromtxt(folder / "training.csv", delimiter=",", names=True)
     found = {
         "parameters": model.count_params(),
@@ -184,20 +188,20 @@ def report(model, layers, folder, words):
 
 
 def word(text):
-    """A word of the command line."""
+    """Argparse type of a word that is not empty."""
     if not text.strip():
         raise ValueError
     return text
 
 
 def parse():
-    """The arguments of the command line."""
+    """Parses the command line."""
     needs = "cmudict", "matplotlib"
-    parser = options.parser(__doc__, *needs, quick="learn from 8,000 words")
+    parser = options.parser(__doc__, *needs, quick="train on 8,000 words")
     add = parser.add_argument
-    add("words", nargs="*", type=word, default=EXAMPLES, help="to pronounce")
+    add("words", nargs="*", type=word, default=EXAMPLES, help="words to pronounce")
     add("--no-attention", action="store_true")
-    add("--train", action="store_true", help="a model of your own, not the one kept")
+    add("--train", action="store_true", help="train, do not use saved_models/")
     return parser.parse_args()
 
 
@@ -207,13 +211,14 @@ def main():
     flags = ["--quick"] * given.quick + ["--no-attention"] * given.no_attention
     folder = options.folder(given, "g2p_no_attention" if given.no_attention else "g2p")
     folder.mkdir(parents=True, exist_ok=True)
-    home, kept = folder, options.KEPT / "g2p"
-    is_asked_for = flags or given.train or given.seed or (folder / WEIGHTS).exists()
-    if not is_asked_for and (kept / WEIGHTS).exists():
-        home = kept
-    weights, told, file = home / WEIGHTS, home / "report.json", folder / "g2p.tflite"
+    source, saved = folder, options.SAVED_MODELS / "g2p"
+    needs_own = flags or given.train or given.seed or (folder / WEIGHTS).exists()
+    if not needs_own and (saved / WEIGHTS).exists():
+        source = saved
+    weights, report_file = source / WEIGHTS, source / "report.json"
+    file = folder / "g2p.tflite"
 
-    layers = text_layers(home)
+    layers = text_layers(source)
     attention, sizes = not given.no_attention, (size["units"], size["decoder"])
     model = build(layers, *sizes, attention, given.seed)
     if weights.exists():
@@ -223,21 +228,21 @@ def main():
         data = pairs(layers, "train", size["words"])
         validation = pairs(layers, "validation", size["words"] and size["words"] // 8)
         train(model, data, validation, folder, size["epochs"], size["rate"])
-        model.optimizer = None  # whose states would be two thirds of the file
+        model.optimizer = None  # its states would be two thirds of the file
         model.save_weights(weights)
-        file.unlink(missing_ok=True)  # of the model kept
-    if not told.exists():
+        file.unlink(missing_ok=True)  # it may be that of the saved model
+    if not report_file.exists():
         found = report(model, layers, folder, size["words"])
         found = {"command": " ".join(["python", SELF, *flags])} | found
-        told.write_text(json.dumps(found, indent=1) + "\n")
-    print(told.read_text())
+        report_file.write_text(json.dumps(found, indent=1) + "\n")
+    print(report_file.read_text())
     beam = {"method": "beam", "return_attention": attention}
     found = pronounce(model, layers, given.words, **beam)
     known = layers[0].get_vocabulary()
-    for word, (said, _) in zip(given.words, found, strict=True):
-        strange = [repr(letter) for letter in word.lower() if letter not in known]
-        note = f"   (not known: {', '.join(strange)})" if strange else ""
-        print(f"{word:16}{' '.join(said)}{note}")
+    for word, (phones, _) in zip(given.words, found, strict=True):
+        unknown = [repr(letter) for letter in word.lower() if letter not in known]
+        note = f"   (not known: {', '.join(unknown)})" if unknown else ""
+        print(f"{word:16}{' '.join(phones)}{note}")
     if attention:
         draw(given.words, found, folder)
     if not file.exists():
@@ -246,10 +251,10 @@ def main():
 
 
 def draw(words, found, folder):
-    """Attention maps: a picture of the first word, and a page of all."""
+    """Draws attention maps: a picture of the first word, and a page of all words."""
     name = "attention" if words == EXAMPLES else "words"
     maps = [(list(word), *each) for word, each in zip(words, found, strict=True)]
-    maps = [each for each in maps if each[0] and each[1]]  # a word may say nothing
+    maps = [each for each in maps if each[0] and each[1]]  # an output may be empty
     for first in maps[:1]:
         rk.plots.attention(*first).savefig(folder / f"{name}.png", dpi=120)
     page = rk.plots.attention_html(maps, "Which letters a phone looks at")

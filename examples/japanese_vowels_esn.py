@@ -1,8 +1,8 @@
 """Who says the vowel? A reservoir that is never trained, and a readout solved at once.
 
-Real speech (see quickstart.py). A readout sees the mean, the largest and the least
-value of each of 500 units over an utterance, and is solved in closed form; the last
-reservoir is written as TFLite. Settings were searched for on training data alone.
+Real speech (see quickstart.py). The readout takes the mean, maximum and minimum of each
+of 500 units over an utterance, and is solved in closed form. The last reservoir is
+exported to TFLite. The settings come from a search on training data only.
 
     python examples/japanese_vowels_esn.py [--quick]
 
@@ -45,14 +45,16 @@ PADDING = -9.0
 
 
 def padded(x):
-    """The utterances, with a value in their padding that no frame has."""
+    """Fills the padding of the utterances with a value that no frame has."""
     silent = (x == 0).all(axis=2, keepdims=True)
     return np.where(silent, PADDING, x).astype("float32")
 
 
 def build(steps, units, seed):
-    """States pooled over the frames. After the end of an utterance the layer holds its
-    output, so that no pool sees the padding."""
+    """Returns a reservoir with a readout of its states, pooled over frames.
+
+    The layer repeats its last output at masked frames, so pools ignore the padding.
+    """
     x = keras.Input((steps, 12), name="frames")
     h = rk.ESN(units, seed=seed, **SETTINGS)(keras.layers.Masking(PADDING)(x))
     mean = keras.layers.GlobalAveragePooling1D()(h)
@@ -73,15 +75,15 @@ def main():
     for seed in range(args.seed, args.seed + (2 if args.quick else 10)):
         model = build(x.shape[1], args.units, seed)
         rk.fit_readout(model, x, np.eye(9)[y], ridge=RIDGE, verbose=0)
-        said = model.predict(x_test, verbose=0).argmax(axis=1)
-        accuracies.append(np.mean(said == y_test))
+        predicted = model.predict(x_test, verbose=0).argmax(axis=1)
+        accuracies.append(np.mean(predicted == y_test))
         print(f"reservoir {seed}: accuracy {accuracies[-1]:.4f}")
     print(f"mean {np.mean(accuracies):.4f}; published 0.873 to 0.99\n")
 
     report = rk.export_tflite(model, folder / "speaker.tflite", check=x_test)
     print(f"TFLite: {report.size / 1e6:.1f} MB, difference {report.max_relative:.0e}")
     figure = rk.plots.confusion_matrix(
-        y_test, said, range(1, 10), "ESN on test utterances"
+        y_test, predicted, range(1, 10), "ESN on test utterances"
     )
     figure.savefig(folder / "confusion.png", dpi=120)
     print(f"\nWritten to {os.path.relpath(folder)}: confusion.png speaker.tflite")

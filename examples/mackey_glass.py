@@ -1,9 +1,9 @@
-"""A reservoir forecasts a chaotic series, fed its own output.
+"""A reservoir forecasts a chaotic series in closed loop.
 
-An echo state network learns the Mackey-Glass series without a gradient, and then goes
-on by itself. Its error is that of the 84th step, over 100 other series, each warmed up
-with 2,000 steps; the mean over ten reservoirs. Published: Jaeger 2001, Jaeger and Haas
-2004.
+An echo state network learns the Mackey-Glass series without gradients, then continues
+it from its own output. The error is that of step 84 over 100 other series, each after a
+warm-up of 2,000 steps, and the mean over ten reservoirs. Published errors are from
+Jaeger 2001 and Jaeger and Haas 2004.
 
     python examples/mackey_glass.py [--quick]
 
@@ -31,7 +31,7 @@ AHEAD, WARM_UP, TRIALS, SHOWN = 84, 2000, 100, 500
 SETTINGS = {"leak_rate": 0.8, "input_scaling": 0.5}
 SMALL = {"spectral_radius": 0.95, "ridge": 1e-11}
 LARGE = {"spectral_radius": 1.1, "bias_scaling": 0.2, "ridge": 1e-9}
-CASES = {  # units and steps: the settings, and the error published
+CASES = {  # (units, steps): (settings, published error)
     (400, 3000): (SMALL, 2.8e-4),
     (400, 21000): (SMALL, 1.2e-4),
     (1000, 21000): (LARGE, 6.3e-5),
@@ -39,15 +39,15 @@ CASES = {  # units and steps: the settings, and the error published
 
 
 def build(units, seed, **settings):
-    """The readout sees the states, their squares, and the input."""
+    """Returns a reservoir with a readout of states, their squares, and the input."""
     x = keras.Input((None, 1))
     h = rk.ESN(units, seed=seed, **SETTINGS, **settings)(x)
-    seen = keras.layers.Concatenate()([h, keras.layers.Multiply()([h, h]), x])
-    return keras.Model(x, keras.layers.Dense(1)(seen))
+    features = keras.layers.Concatenate()([h, keras.layers.Multiply()([h, h]), x])
+    return keras.Model(x, keras.layers.Dense(1)(features))
 
 
-def trained(units, steps, seed, ridge, **settings):
-    """A model of one step ahead, and the deviation of the series that it learned."""
+def train(units, steps, seed, ridge, **settings):
+    """Returns a one-step model and the standard deviation of its training series."""
     series = rk.datasets.mackey_glass(steps + 1, seed=seed)
     model = build(units, seed, **settings)
     rk.fit_readout(
@@ -61,16 +61,16 @@ def trained(units, steps, seed, ridge, **settings):
     return model, series.std()
 
 
-def draw(true, said):
-    """The forecast over the series, and its error."""
+def draw(true, predicted):
+    """Plots the series, the forecast and its error."""
     figure = rk.plots.new_figure(figsize=(8, 5.4))
     above, below = figure.subplots(2, sharex=True, height_ratios=[2, 1])
     above.plot(true, color=rk.plots.MUTED, linewidth=3, label="Mackey-Glass")
-    above.plot(said, color=rk.plots.ACCENT, label="reservoir, fed its own output")
+    above.plot(predicted, color=rk.plots.ACCENT, label="reservoir, fed its own output")
     rk.plots.legend_above(above)
     above.set_ylabel("value")
     figure.suptitle("A reservoir of 400 units goes on by itself")
-    below.semilogy(np.maximum(abs(true - said), 1e-8), color=rk.plots.ACCENT)
+    below.semilogy(np.maximum(abs(true - predicted), 1e-8), color=rk.plots.ACCENT)
     below.axvline(AHEAD, color=rk.plots.MUTED, linewidth=1, label=f"step {AHEAD}")
     rk.plots.legend_above(below)
     below.set(xlabel="steps ahead", ylabel="error", xlim=(0, len(true)))
@@ -80,8 +80,8 @@ def draw(true, said):
 
 
 def main():
-    two = "two small reservoirs"
-    args = options.parser(__doc__, "matplotlib", quick=two).parse_args()
+    quick = "two small reservoirs"
+    args = options.parser(__doc__, "matplotlib", quick=quick).parse_args()
     folder = options.folder(args, "mackey_glass")
     keras.config.set_dtype_policy("float64")
 
@@ -94,14 +94,14 @@ def main():
     for (units, steps), (settings, published) in cases.items():
         errors = []
         for seed in range(args.seed, args.seed + (2 if args.quick else 10)):
-            model, deviation = trained(units, steps, seed, **settings)
-            said = rk.forecast(model, warmup, AHEAD)[:, -1]
-            error = np.sqrt(np.mean((said - after[:, AHEAD - 1]) ** 2)) / deviation
+            model, deviation = train(units, steps, seed, **settings)
+            predicted = rk.forecast(model, warmup, AHEAD)[:, -1]
+            error = np.sqrt(np.mean((predicted - after[:, AHEAD - 1]) ** 2)) / deviation
             errors.append(error)
         print(f"{units:5}  {steps:6}  {np.mean(errors):16.1e}  {published:9.1e}")
         if steps == 3000 and units == 400:
-            said = rk.forecast(model, warmup[:1], SHOWN)
-            figure = draw(after[0, :, 0], said[0, :, 0])
+            predicted = rk.forecast(model, warmup[:1], SHOWN)
+            figure = draw(after[0, :, 0], predicted[0, :, 0])
             folder.mkdir(parents=True, exist_ok=True)
             figure.savefig(folder / "forecast.png", dpi=120)
     print(f"\nWritten to {os.path.relpath(folder)}: forecast.png")

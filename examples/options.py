@@ -1,22 +1,25 @@
-"""The arguments that the examples share, and where they write."""
+"""Command-line arguments and folders shared by the examples."""
 
 import argparse
 from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-RUNS = ROOT / "runs"  # git does not look there
-KEPT = ROOT / "saved_models"  # written by `make keep` alone
+RUNS = ROOT / "runs"  # ignored by git
+SAVED_MODELS = ROOT / "saved_models"  # written only by `make keep`
 
 
 def parser(description: str, *needs: str, quick: str) -> argparse.ArgumentParser:
-    """Takes `--quick`, `--seed` and `--out`; shows the description's first line.
+    """Returns a parser of `--quick`, `--seed` and `--out`.
 
     Args:
-        description: the docstring of the example.
-        needs: packages of the extras. The program ends here if one is missing, and not
-            when all but the last picture is done.
-        quick: what `--quick` does.
+        description: str, docstring of the example; the help shows its first line.
+        needs: str, optional packages that the example imports. The program exits at
+            once if one is missing.
+        quick: str, help of `--quick`.
+
+    Raises:
+        SystemExit: a package of `needs` is missing.
     """
     missing = [name for name in needs if find_spec(name) is None]
     if missing:
@@ -31,7 +34,7 @@ def parser(description: str, *needs: str, quick: str) -> argparse.ArgumentParser
         *("--out", "--output", "--folder"),
         type=_folder,
         metavar="FOLDER",
-        help="of what is written, made if need be; default one in runs/",
+        help="output folder, created if missing; the default is one in runs/",
     )
     return parser
 
@@ -44,8 +47,8 @@ def _folder(text):
 
 
 def folder(given: argparse.Namespace, name: str) -> Path:
-    """Where a run writes: `--out`, or `name` in runs/, with `-quick` for quick runs.
+    """Returns the output folder: `--out`, or `name` in runs/, plus `-quick` if quick.
 
-    Make it when there is something to write.
+    Does not create it.
     """
     return given.out or RUNS / (name + "-quick" * given.quick)

@@ -1,7 +1,7 @@
 """Who is speaking? Tune, train, export and check a recurrent model on real speech.
 
-Nine men say a vowel, 12 numbers a frame, 7 to 29 frames. Published accuracies reach
-from 0.941 (Kudo 1999) to 0.99.
+Nine men say two vowels: 12 features per frame, 7 to 29 frames. Published accuracies
+range from 0.941 (Kudo 1999) to 0.99.
 
     python examples/quickstart.py [--quick]
 
@@ -36,7 +36,7 @@ import keras_rnnkit as rk
 
 
 def load():
-    """The two splits, scaled by the training frames; padding stays zero."""
+    """Returns both splits, scaled by the training frames; padding stays zero."""
     train, test = map(rk.datasets.japanese_vowels, ("train", "test"))
     frames = train.x[np.arange(train.x.shape[1]) < train.lengths[:, None]]
 
@@ -49,7 +49,7 @@ def load():
 
 
 def build(hp, steps=None):
-    """The model of a trial; its learning rate falls to zero over `steps`, if given."""
+    """Returns the model of a trial; with `steps`, the learning rate decays to zero."""
     rate = hp.Float("learning_rate", 1e-3, 1e-2, sampling="log")
     model = keras.Sequential(
         [
@@ -67,9 +67,9 @@ def build(hp, steps=None):
 
 
 def search(x, y, folder, trials, epochs, seed):
-    """The best hyperparameters, by validation on a fifth of the training data.
+    """Returns the best hyperparameters, validated on a fifth of the training data.
 
-    Goes on where a search that was stopped had come to: `folder` keeps its trials.
+    An interrupted search resumes from the trials in `folder`.
     """
     import keras_tuner
 
@@ -77,8 +77,8 @@ def search(x, y, folder, trials, epochs, seed):
         """KerasTuner's random search, with one line of progress."""
 
     held_out = np.arange(len(y)) % 5 == 0
-    where = {"directory": folder, "project_name": f"{trials}x{epochs}-seed-{seed}"}
-    tuner = Search(build, "val_loss", max_trials=trials, seed=seed, **where)
+    paths = {"directory": folder, "project_name": f"{trials}x{epochs}-seed-{seed}"}
+    tuner = Search(build, "val_loss", max_trials=trials, seed=seed, **paths)
     validation = x[held_out], y[held_out]
     fit = {"batch_size": 16, "epochs": epochs, "verbose": 0}
     tuner.search(x[~held_out], y[~held_out], validation_data=validation, **fit)
@@ -86,7 +86,7 @@ def search(x, y, folder, trials, epochs, seed):
 
 
 def export_and_compare(model, folder, x, y):
-    """Writes the model in three formats, loads each again and runs all of the test."""
+    """Exports the model to three formats, loads each and runs it on the test set."""
     model.save(folder / "model.keras")
     rk.export_saved_model(model, folder / "saved_model")
     rk.export_tflite(model, folder / "model.tflite", check=x)
@@ -116,13 +116,13 @@ def export_and_compare(model, folder, x, y):
 
 
 def describe(values):
-    """The hyperparameters in a line."""
+    """Returns the hyperparameters as a line of text."""
     values = values | {"learning_rate": round(values["learning_rate"], 5)}
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def table(rows):
-    """A line for each format; the latency is that of one sequence."""
+    """Returns a line for each format; the latency is that of one sequence."""
     head = f"\n{'':14}accuracy  parameters      size  difference   latency"
     line = "{:14}{:8.4f}{:12,}{:7.0f} kB{:12.1e}{:7.2f} ms"
     return "\n".join(
@@ -152,8 +152,8 @@ def main():
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     title = f"Speaker of a vowel: test accuracy {rows['model.keras']['accuracy']:.4f}"
     rk.plots.training_curve(history, title).savefig(folder / "training.png", dpi=120)
-    said = model.predict(test[0], verbose=0).argmax(axis=1)
-    figure = rk.plots.confusion_matrix(test[1], said, range(1, 10), title)
+    predicted = model.predict(test[0], verbose=0).argmax(axis=1)
+    figure = rk.plots.confusion_matrix(test[1], predicted, range(1, 10), title)
     figure.savefig(folder / "confusion.png", dpi=120)
     shutil.rmtree(folder / "search")
     print(table(rows))

@@ -1,14 +1,14 @@
-"""From one language to another: sentence pairs, with attention.
+"""Translates from one language to another, with attention.
 
-A bidirectional LSTM reads a sentence, one with attention writes its translation. The
-pairs come from tensorflow_datasets, or from a file with a pair a line and a tab between
-the two, such as those of https://www.manythings.org/anki.
+A bidirectional LSTM reads a sentence, an LSTM with attention writes its translation.
+Sentence pairs come from tensorflow_datasets, or from a file with one tab-separated pair
+per line, such as those of https://www.manythings.org/anki.
 
     python examples/translate.py [--quick] [--data deu.txt] [SENTENCE ..]
 
-It trains if there is no model yet, and goes on where it was stopped. Sentences are read
-and written in small letters. With `--quick` on the 300 numbers in words and digits of
-tests/test_translate.py it prints, after the training:
+It trains if there is no model yet, and resumes an interrupted training. Sentences are
+converted to lower case. With `--quick` on the 300 numbers in words and digits of
+tests/test_translate.py it prints, after training:
 
     {
      "parameters": 350287,
@@ -51,27 +51,30 @@ FULL = {"units": 256, "epochs": 15, "batch": 64, "rate": 1e-3, "limit": None}
 QUICK = {"units": 64, "epochs": 15, "batch": 32, "rate": 1e-2, "limit": 2000}
 
 
-@keras.saving.register_keras_serializable("translate")
-def apart(text):
-    """Small letters, with spaces about punctuation."""
+@keras.saving.register_keras_serializable("translate", "apart")
+def standardize(text):
+    """Converts to lower case and puts spaces around punctuation."""
     text = tf.strings.lower(text, encoding="utf-8")
     text = tf.strings.regex_replace(text, r"\p{Z}", " ")
     return tf.strings.regex_replace(text, PUNCTUATION, r" \1 ")
 
 
-@keras.saving.register_keras_serializable("translate")
-def framed(text):
-    """The same between the marks of start and end."""
-    return tf.strings.join([START, apart(text), END], " ")
+@keras.saving.register_keras_serializable("translate", "framed")
+def standardize_target(text):
+    """Does the same, and adds the tokens of start and end."""
+    return tf.strings.join([START, standardize(text), END], " ")
 
 
 def text_layers(folder, pairs=None):
-    """Sentences to ids, by the vocabularies in the folder; by those of pairs if given,
-    which are written there."""
+    """Returns layers that map sentences and translations to ids.
+
+    The vocabularies are in `folder`. If `pairs` are given they are built from these and
+    written there.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    layers = []
-    for number, (name, way) in enumerate({"source": apart, "target": framed}.items()):
-        layer = keras.layers.TextVectorization(8000, standardize=way, ragged=True)
+    layers, functions = [], {"source": standardize, "target": standardize_target}
+    for number, (name, function) in enumerate(functions.items()):
+        layer = keras.layers.TextVectorization(8000, standardize=function, ragged=True)
         file = folder / f"{name}.txt"
         if pairs:
             layer.adapt(pairs[number])
@@ -83,7 +86,7 @@ def text_layers(folder, pairs=None):
 
 
 def build(layers, units, seed):
-    """The model."""
+    """Returns the model."""
     keras.utils.set_random_seed(seed)
     sizes = [layer.vocabulary_size() for layer in layers]
     known = layers[1].get_vocabulary()
@@ -102,7 +105,7 @@ def build(layers, units, seed):
 
 
 def ids(layers, pairs):
-    """Ids of sentences and translations; those that are too long are left out."""
+    """Returns ids of sentences and translations, without pairs that are too long."""
     x, y = (layer(texts) for layer, texts in zip(layers, pairs, strict=True))
     y = y[:, 1:]  # without its start
     short = tf.maximum(x.row_lengths(), y.row_lengths()) <= LONGEST
@@ -116,7 +119,7 @@ def ids(layers, pairs):
 
 
 def report(model, data):
-    """How well the model foretells the next token of each translation in `data`."""
+    """Returns how well the model predicts the next token of translations in `data`."""
     loss = keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="nats")
     model.compile(weighted_metrics=["accuracy", loss])
     found = model.evaluate(data, verbose=0, return_dict=True)
@@ -128,39 +131,39 @@ def report(model, data):
 
 
 def tokens(sentence):
-    """The words and marks of a sentence, as the model is given them."""
-    return [token.decode() for token in tf.strings.split(apart(sentence)).numpy()]
+    """Returns the words and punctuation of a sentence, as the model receives them."""
+    return [token.decode() for token in tf.strings.split(standardize(sentence)).numpy()]
 
 
 def translate(model, layers, sentences):
-    """For each sentence its tokens, those of the translation, and the attention."""
+    """Returns for each sentence its tokens, those of the translation, and attention."""
     x = layers[0](sentences).to_tensor().numpy()
     options = {"method": "beam", "length_penalty": 1.0, "return_attention": True}
     y, weights = model.generate(x, max_length=LONGEST, **options)
-    written = layers[1].get_vocabulary()
+    vocabulary = layers[1].get_vocabulary()
     return [
-        (tokens(sentence), [written[i] for i in target if i], weight)
+        (tokens(sentence), [vocabulary[i] for i in target if i], weight)
         for sentence, target, weight in zip(sentences, y, weights, strict=True)
     ]
 
 
 def sentence(text):
-    """A sentence of the command line."""
+    """Argparse type of a sentence that is not empty."""
     if not text.strip():
         raise ValueError
     return text
 
 
 def main():
-    parser = options.parser(__doc__, "matplotlib", quick="a small model")
+    parser = options.parser(__doc__, "matplotlib", quick="train a small model")
     add = parser.add_argument
     add("sentences", nargs="*", type=sentence, help="sentences to translate")
     add("--data", default="ted_hrlr_translate/pt_to_en", help="a file or a data set")
-    add("--limit", type=int, help="how many pairs of a split are used")
+    add("--limit", type=int, help="largest number of pairs of a split")
     given = parser.parse_args()
     size = QUICK if given.quick else FULL
     folder = options.folder(given, f"translate_{Path(given.data).stem}")
-    weights, told = folder / "translate.weights.h5", folder / "report.json"
+    weights, report_file = folder / "translate.weights.h5", folder / "report.json"
 
     def pairs(split):
         found = rk.datasets.sentence_pairs(given.data, split)
@@ -169,8 +172,8 @@ def main():
     def load(split):
         return batches(*ids(layers, pairs(split)), size["batch"], given.seed)
 
-    begins = not weights.exists() and not (folder / "backup").exists()
-    layers = text_layers(folder, pairs("train") if begins else None)
+    is_new = not weights.exists() and not (folder / "backup").exists()
+    layers = text_layers(folder, pairs("train") if is_new else None)
     model = build(layers, size["units"], given.seed)
     if weights.exists():
         model.load_weights(weights)
@@ -178,9 +181,10 @@ def main():
         splits = load("train"), load("validation")
         train(model, *splits, folder, size["epochs"], size["rate"])
         model.save_weights(weights)
-    if not told.exists():
-        told.write_text(json.dumps(report(model, load("test")), indent=1) + "\n")
-    print(told.read_text())
+    if not report_file.exists():
+        found = report(model, load("test"))
+        report_file.write_text(json.dumps(found, indent=1) + "\n")
+    print(report_file.read_text())
     sources, targets = given.sentences, []
     if not sources:
         sources, targets = (texts[:3] for texts in pairs("test"))
@@ -189,11 +193,11 @@ def main():
     rk.plots.attention(*found[0]).savefig(folder / "attention.png", dpi=120)
     page = rk.plots.attention_html(found, "Which words a word looks at")
     (folder / "attention.html").write_text(page, "utf-8")
-    for source, target, (_, said, _) in zip_longest(sources, targets, found):
-        said = " ".join(said).removesuffix(f" {END}")
-        print(f"{source}\n    {said}" + (f"\n    ({target})" if target else ""))
+    for source, target, (_, words, _) in zip_longest(sources, targets, found):
+        translation = " ".join(words).removesuffix(f" {END}")
+        print(f"{source}\n    {translation}" + (f"\n    ({target})" if target else ""))
         unknown = [token for token in tokens(source) if token not in known]
-        if unknown:  # all such are one and the same to the model
+        if unknown:  # the model cannot distinguish these
             print(f"    not known: {', '.join(unknown)}")
 
 

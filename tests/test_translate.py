@@ -61,7 +61,7 @@ def example(monkeypatch):
     ],
 )
 def test_words_and_punctuation_are_told_apart(example, text, tokens):
-    assert tf.strings.split(example.apart(text)).numpy().tolist() == [
+    assert tf.strings.split(example.standardize(text)).numpy().tolist() == [
         token.encode() for token in tokens.split()
     ]
 
