@@ -22,13 +22,13 @@ class Reading(rk.SplitCell):
     def build(self, shape):
         self.scale = self.add_weight((), "ones")
 
-    def project(self, inputs, k):
+    def project(self, inputs, params):
         return inputs
 
-    def recur(self, states, k):
+    def recur(self, states, params):
         return states[0]
 
-    def pointwise(self, z, r, states, k, noise=None):
+    def pointwise(self, z, r, states, params, noise=None):
         h = keras.ops.tanh(z + r) * self.scale
         return h, [h]
 

@@ -13,7 +13,7 @@ from keras_rnnkit.arguments import (
     check_share,
     extends,
 )
-from keras_rnnkit.cells.split import SplitCell
+from keras_rnnkit.cells.split_cell import SplitCell
 from keras_rnnkit.initializers import (
     Reservoir,
     SparseUniform,
@@ -175,17 +175,17 @@ class ESNCell(SplitCell):
             trainable=False,
         )
 
-    def project(self, inputs, k):
-        return ops.matmul(inputs, k.kernel)
+    def project(self, inputs, params):
+        return ops.matmul(inputs, params.kernel)
 
-    def recur(self, states, k):
+    def recur(self, states, params):
         (h,) = states
         if self.is_sparse:
-            heard = tf.gather(h, k.recurrent_index, axis=1)
-            r = tf.reduce_sum(heard * k.recurrent_kernel, axis=-1)
+            heard = tf.gather(h, params.recurrent_index, axis=1)
+            r = tf.reduce_sum(heard * params.recurrent_kernel, axis=-1)
         else:
-            r = ops.matmul(h, k.recurrent_kernel)
-        return r if self.bias is None else r + k.bias
+            r = ops.matmul(h, params.recurrent_kernel)
+        return r if self.bias is None else r + params.bias
 
     def draw_noise(self, shape, training=False):
         if not training or not self.noise:
@@ -195,7 +195,7 @@ class ESNCell(SplitCell):
         )
         return [self.noise * draw]
 
-    def pointwise(self, z, r, states, k, noise=None):
+    def pointwise(self, z, r, states, params, noise=None):
         h = self.activation(z + r)
         if noise:
             h = h + noise[0]

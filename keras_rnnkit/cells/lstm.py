@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_rnnkit.arguments import check_positive_integer, extends
-from keras_rnnkit.cells.gated import ZoneoutCell, gate_products, normalize
+from keras_rnnkit.cells.keras_compatible import ZoneoutCell, gate_products, normalize
 
 
 @extends(keras.layers.LSTMCell)
@@ -93,29 +93,33 @@ class LSTMCell(ZoneoutCell, keras.layers.LSTMCell):
             ]
         )
 
-    def project(self, inputs, k):
-        z = gate_products(inputs, k.kernel, k.dropout)
-        return normalize(z, k.kernel_gain) if self.layer_norm else z
+    def project(self, inputs, params):
+        z = gate_products(inputs, params.kernel, params.dropout)
+        return normalize(z, params.kernel_gain) if self.layer_norm else z
 
-    def recur(self, states, k):
-        r = gate_products(states[0], k.recurrent_kernel, k.recurrent_dropout)
+    def recur(self, states, params):
+        r = gate_products(states[0], params.recurrent_kernel, params.recurrent_dropout)
         if self.layer_norm:
-            r = normalize(r, k.recurrent_gain)
-        return r + k.bias if self.use_bias else r
+            r = normalize(r, params.recurrent_gain)
+        return r + params.bias if self.use_bias else r
 
-    def pointwise(self, z, r, states, k, noise=None):
+    def pointwise(self, z, r, states, params, noise=None):
         c_before = states[1]
         a_i, a_f, a_g, a_o = ops.split(z + r, 4, axis=-1)
         if self.peephole:
-            p_i, p_f, p_o = ops.unstack(k.peephole_kernel)
+            p_i, p_f, p_o = ops.unstack(params.peephole_kernel)
             a_i, a_f = a_i + p_i * c_before, a_f + p_f * c_before
         i = self.recurrent_activation(a_i)
         f = self.recurrent_activation(a_f)
         c = f * c_before + i * self.activation(a_g)
         o = self.recurrent_activation(a_o + p_o * c if self.peephole else a_o)
-        seen = normalize(c, k.state_gain) + k.state_shift if self.layer_norm else c
+        seen = (
+            normalize(c, params.state_gain) + params.state_shift
+            if self.layer_norm
+            else c
+        )
         h = o * self.activation(seen)
         if self.projection_units:
-            h = ops.matmul(h, k.projection_kernel)
+            h = ops.matmul(h, params.projection_kernel)
         h, c = self.zone_out([h, c], states, noise)
         return h, [h, c]

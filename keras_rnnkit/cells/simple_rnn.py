@@ -3,7 +3,7 @@
 import keras
 
 from keras_rnnkit.arguments import extends
-from keras_rnnkit.cells.gated import GatedCell, gate_products, normalize
+from keras_rnnkit.cells.keras_compatible import GatedCell, gate_products, normalize
 
 
 @extends(keras.layers.SimpleRNNCell)
@@ -34,16 +34,16 @@ class SimpleRNNCell(GatedCell, keras.layers.SimpleRNNCell):
         if self.layer_norm:
             self.gain = self._add_gain("gain", (self.units,))
 
-    def project(self, inputs, k):
-        return gate_products(inputs, k.kernel, k.dropout)
+    def project(self, inputs, params):
+        return gate_products(inputs, params.kernel, params.dropout)
 
-    def recur(self, states, k):
-        r = gate_products(states[0], k.recurrent_kernel, k.recurrent_dropout)
-        return r + k.bias if self.use_bias and not self.layer_norm else r
+    def recur(self, states, params):
+        r = gate_products(states[0], params.recurrent_kernel, params.recurrent_dropout)
+        return r + params.bias if self.use_bias and not self.layer_norm else r
 
-    def pointwise(self, z, r, states, k, noise=None):
+    def pointwise(self, z, r, states, params, noise=None):
         a = z + r
         if self.layer_norm:
-            a = normalize(a, k.gain) + (k.bias if self.use_bias else 0)
+            a = normalize(a, params.gain) + (params.bias if self.use_bias else 0)
         h = self.activation(a)
         return h, [h]

@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras import ops, tree
 
 from keras_rnnkit.arguments import check_choice, extends, takes
-from keras_rnnkit.cells.split import SplitCell
+from keras_rnnkit.cells.split_cell import SplitCell
 from keras_rnnkit.layers.sequence import SequenceLayer
 from keras_rnnkit.recurrence import (
     LOOPS,
@@ -99,11 +99,11 @@ class RNN(SequenceLayer, keras.layers.RNN):
         return make_plan(self.loop, unroll=self.unroll, steps=steps, batch=batch)
 
     def _parts(self, x, training=False, rows=None):
-        """What the cell tells before the first step: `k`, `row_k` and noise."""
+        """The cell's `params`, `row_params` and noise, before the first step."""
         batch, steps = ops.shape(x)[:2]
-        k, row_k = self.cell.constants(), self.cell.row_constants(batch, training)
-        row_k = row_k | (rows or {})
-        return vars(k), row_k, self.cell.draw_noise((steps, batch), training) or []
+        params = vars(self.cell.constants())
+        row_params = self.cell.row_constants(batch, training) | (rows or {})
+        return params, row_params, self.cell.draw_noise((steps, batch), training) or []
 
     def get_config(self):
         return super().get_config() | {"loop": self.loop}
@@ -174,11 +174,11 @@ class RNN(SequenceLayer, keras.layers.RNN):
     def _run_split_cell(self, sequences, states, mask, training, write, rows=None):
         cell = self.cell
         x = ops.cast(sequences, cell.compute_dtype)
-        k, row_k, noise = self._parts(x, training, rows)
+        params, row_params, noise = self._parts(x, training, rows)
 
-        def in_ordinary_ops(x, states, k, row_k):
-            k = SimpleNamespace(**k | row_k)
-            run_step = current_policy().step_of(cell.step, k)
+        def in_ordinary_ops(x, states, params, row_params):
+            params = SimpleNamespace(**params | row_params)
+            run_step = current_policy().step_of(cell.step, params)
 
             def step(x, states):
                 z, noise = x
@@ -187,13 +187,13 @@ class RNN(SequenceLayer, keras.layers.RNN):
 
             shape = ops.shape(x)[0], cell.output_size
             zero_output = ops.zeros(shape, self.compute_dtype)
-            z = cell.project(time_major(x), k)
+            z = cell.project(time_major(x), params)
             return self._run(step, (z, noise), states, zero_output, mask, write)
 
         plan = self.plan(x.shape)
         if plan.compiled:
             noise_by_row = tree.map_structure(time_major, noise)
-            given = x, states, k, row_k, noise_by_row
+            given = x, states, params, row_params, noise_by_row
             if loop := fast_loop(self, specs_of_step(*given)):
                 current_policy().note(self, plan)
                 output, states = loop(
@@ -209,12 +209,12 @@ class RNN(SequenceLayer, keras.layers.RNN):
                     f"`loop='fast'` in `{self.name}` needs a cell whose parts compute "
                     f"from their arguments alone; received {type(cell).__name__}, "
                     "which reads variables, draws at random or has operations that XLA "
-                    "lacks: take weights from `k`, draw in `draw_noise`, or pass "
+                    "lacks: take weights from `params`, draw in `draw_noise`, or pass "
                     "`loop='auto'`"
                 )
             plan = Plan(False, f"XLA cannot compile `{type(cell).__name__}`")
         current_policy().note(self, plan)
-        return in_ordinary_ops(x, states, k, row_k)
+        return in_ordinary_ops(x, states, params, row_params)
 
     def _run_any_cell(self, sequences, states, mask, training, write):
         cell, inputs = self.cell, time_major(sequences)

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_rnnkit.arguments import check_positive_integer, check_probability
-from keras_rnnkit.cells.split import SplitCell
+from keras_rnnkit.cells.split_cell import SplitCell
 
 sigmoid = keras.activations.sigmoid
 EPSILON = 1e-3  # the default of `keras.layers.LayerNormalization`
@@ -98,9 +98,9 @@ class GatedCell(SplitCell):
 
     def constants(self):
         """Every weight by its name, and `dropout` and `recurrent_dropout`: `None`."""
-        k = super().constants()
-        k.dropout = k.recurrent_dropout = None
-        return k
+        params = super().constants()
+        params.dropout = params.recurrent_dropout = None
+        return params
 
     def row_constants(self, batch_size, training=False):
         """In training, `dropout` and `recurrent_dropout`: the masks `(batch, features)`
@@ -121,11 +121,11 @@ class GatedCell(SplitCell):
         return masks if hasattr(self, "dropout_mask_count") else masks[0]
 
     def step_constants(self, inputs, states, training):
-        k = self.constants()
+        params = self.constants()
         if training:  # Keras's own loop has the masks of a sequence kept on the cell.
-            k.dropout = self.get_dropout_mask(inputs)
-            k.recurrent_dropout = self.get_recurrent_dropout_mask(states[0])
-        return k
+            params.dropout = self.get_dropout_mask(inputs)
+            params.recurrent_dropout = self.get_recurrent_dropout_mask(states[0])
+        return params
 
 
 class ZoneoutCell(GatedCell):
