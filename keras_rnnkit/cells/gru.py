@@ -20,21 +20,34 @@ class GRUCell(ZoneoutCell, keras.layers.GRUCell):
     [W_z W_r W_h] is `kernel`, R `recurrent_kernel`, σ `recurrent_activation`, φ
     `activation`. `bias` is [b_z b_r b_h], with a second row [d_z d_r d_h] for the
     recurrent product if `reset_after`. Textbooks that write hₜ = (1 - z) ∘ hₜ₋₁ + z ∘ h̃
-    mean the same cell with the signs of W_z, R_z and b_z turned.
+    mean the same cell with the signs of W_z, R_z and b_z reversed.
 
     Args:
-        units: positive int, the size of h. This and all other arguments, defaults,
-            weights and states are those of `keras.layers.GRUCell`.
-        layer_norm: bool, default False. Ba et al. 2016 (arXiv:1607.06450): every
-            product with W and with R is normalized, the gates' two blocks together and
-            the candidate's block by itself. Adds the weights `kernel_gain` and
+        units: positive int, the size of h.
+        reset_after: bool, default True. Applies the reset gate after the product with
+            R_h rather than before it.
+        layer_norm: bool, default False. Ba et al. 2016 (arXiv:1607.06450): normalizes
+            every product with W and with R, the blocks of the two gates together and
+            the candidate's block on its own. Adds the weights `kernel_gain` and
             `recurrent_gain` `(3 units,)`.
         zoneout: float in [0, 1), default 0. Krueger et al. 2017 (arXiv:1606.01305): the
             probability that a unit keeps its state for a step; outside training the
             state is its expectation.
+        implementation: 1 or 2, default 2. 1 draws a dropout mask for each gate, as
+            `recurrent_dropout` always does, 2 one mask for all gates.
+
+    Arguments, defaults, weights and states are those of `keras.layers.GRUCell`, plus
+    the options `layer_norm` and `zoneout`.
 
     Raises:
-        ValueError: `units` not a positive integer, rates outside [0, 1).
+        ValueError: `units` is not a positive integer, a rate outside [0, 1).
+
+    Example:
+
+    ```python
+    layer = rk.RNN(rk.GRUCell(8, layer_norm=True))
+    y = layer(np.zeros((2, 5, 3)))  # (2, 8)
+    ```
     """
 
     gates = 3
@@ -60,7 +73,7 @@ class GRUCell(ZoneoutCell, keras.layers.GRUCell):
         return z
 
     def recur(self, states, params):
-        """With `reset_after=False`, the gates' part alone: h̃ has to await r."""
+        """With `reset_after=False`, only the product of the gates: h̃ depends on r."""
         if not self.reset_after:
             gates = slice(0, 2 * self.units)
             masks = params.recurrent_dropout
@@ -98,7 +111,7 @@ class GRUCell(ZoneoutCell, keras.layers.GRUCell):
         )
 
     def _normalize(self, products, params, gain):
-        """Normalizes the gates' blocks together and the candidate's by itself."""
+        """Normalizes the gates' blocks together and the candidate's on its own."""
         if not self.layer_norm:
             return products
         gain, split = getattr(params, gain), 2 * self.units

@@ -21,8 +21,7 @@ class LSTMCell(ZoneoutCell, keras.layers.LSTMCell):
     `activation`. The states are [h, c], the output is h.
 
     Args:
-        units: positive int, the size of c. This and all other arguments, defaults,
-            weights and states are those of `keras.layers.LSTMCell`.
+        units: positive int, the size of c.
         peephole: bool, default False. The gates see the cell state (Gers and
             Schmidhuber 2000): a_i += p_i ∘ cₜ₋₁, a_f += p_f ∘ cₜ₋₁, a_o += p_o ∘ cₜ.
             Adds the weight `peephole_kernel` `(3, units)`, in the order i, f, o.
@@ -36,9 +35,21 @@ class LSTMCell(ZoneoutCell, keras.layers.LSTMCell):
         zoneout: float in [0, 1) or a pair of them for [h, c], default 0. Krueger et al.
             2017 (arXiv:1606.01305): the probability that a unit keeps its state for a
             step; outside training the states are their expectation.
+        implementation: 1 or 2, default 2. 1 draws a dropout mask for each gate, as
+            `recurrent_dropout` always does, 2 one mask for all gates.
+
+    Arguments, defaults, weights and states are those of `keras.layers.LSTMCell`, plus
+    the options `peephole`, `projection_units`, `layer_norm` and `zoneout`.
 
     Raises:
-        ValueError: sizes not positive integers, rates outside [0, 1).
+        ValueError: a size that is not a positive integer, a rate outside [0, 1).
+
+    Example:
+
+    ```python
+    layer = rk.RNN(rk.LSTMCell(8, peephole=True))
+    y = layer(np.zeros((2, 5, 3)))  # (2, 8)
+    ```
     """
 
     gates = 4
@@ -82,7 +93,7 @@ class LSTMCell(ZoneoutCell, keras.layers.LSTMCell):
             )
 
     def _initial_bias(self, shape, dtype=None):
-        """The bias initializer, with ones for the forget gate if so asked."""
+        """Initializes the bias, with `unit_forget_bias` to ones at the forget gate."""
         if not self.unit_forget_bias:
             return self.bias_initializer(shape, dtype=dtype)
         return ops.concatenate(
@@ -118,7 +129,7 @@ class LSTMCell(ZoneoutCell, keras.layers.LSTMCell):
             if self.layer_norm
             else c
         )
-        h = o * self.activation(seen)
+        h = o * self.activation(c_normalized)
         if self.projection_units:
             h = ops.matmul(h, params.projection_kernel)
         h, c = self.zone_out([h, c], states, noise)

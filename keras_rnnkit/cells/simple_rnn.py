@@ -12,17 +12,26 @@ class SimpleRNNCell(GatedCell, keras.layers.SimpleRNNCell):
 
         hₜ = f(xₜ W + hₜ₋₁ R + b),    yₜ = hₜ
 
-    W is `kernel`, R `recurrent_kernel`, b `bias`, f `activation`. An output of its own,
-    yₜ = g(hₜ V + c), is a `Dense` layer on top.
+    W is `kernel`, R `recurrent_kernel`, b `bias`, f `activation`. For Elman's output
+    yₜ = g(hₜ V + c) put a `Dense` layer on top.
 
     Args:
-        units: positive int, the size of h. This and all other arguments, defaults,
-            weights and states are those of `keras.layers.SimpleRNNCell`.
+        units: positive int, the size of h.
         layer_norm: bool, default False. Ba et al. 2016 (arXiv:1607.06450):
             hₜ = f(LN(xₜ W + hₜ₋₁ R) + b). Adds the weight `gain` `(units,)`.
 
+    Arguments, defaults, weights and states are those of `keras.layers.SimpleRNNCell`,
+    plus the option `layer_norm`.
+
     Raises:
-        ValueError: `units` not a positive integer, dropout rates outside [0, 1).
+        ValueError: `units` is not a positive integer, a rate outside [0, 1).
+
+    Example:
+
+    ```python
+    layer = rk.RNN(rk.SimpleRNNCell(8, activation="relu"))
+    y = layer(np.zeros((2, 5, 3)))  # (2, 8)
+    ```
     """
 
     def __init__(self, *args, layer_norm=False, **kwargs):
