@@ -1,4 +1,4 @@
-"""The equations. A cell is one step of a recurrent network, without any loop."""
+"""Recurrent cells: the equations of a single step."""
 
 from keras_rnnkit.cells.esn import ESNCell
 from keras_rnnkit.cells.gru import GRUCell

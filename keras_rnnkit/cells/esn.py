@@ -142,8 +142,8 @@ class ESNCell(SplitCell):
         scaling, external = self.input_links.scale, features - self.feedback
         if isinstance(scaling, (list, tuple)) and len(scaling) != external:
             raise ValueError(
-                f"`input_scaling` of `{self.name}` must be a number or {external} of them, "
-                f"one for each feature; received {len(scaling)}"
+                f"`input_scaling` of `{self.name}` must be a number or {external} of "
+                f"them, one for each feature; received {len(scaling)}"
             )
 
         def kernel(shape, dtype):

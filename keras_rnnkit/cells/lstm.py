@@ -124,12 +124,10 @@ class LSTMCell(ZoneoutCell, keras.layers.LSTMCell):
         f = self.recurrent_activation(a_f)
         c = f * c_before + i * self.activation(a_g)
         o = self.recurrent_activation(a_o + p_o * c if self.peephole else a_o)
-        seen = (
-            normalize(c, params.state_gain) + params.state_shift
-            if self.layer_norm
-            else c
-        )
-        h = o * self.activation(c_normalized)
+        normalized = c
+        if self.layer_norm:
+            normalized = normalize(c, params.state_gain) + params.state_shift
+        h = o * self.activation(normalized)
         if self.projection_units:
             h = ops.matmul(h, params.projection_kernel)
         h, c = self.zone_out([h, c], states, noise)

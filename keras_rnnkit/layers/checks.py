@@ -119,6 +119,40 @@ def check_layer(layer, sequences):
         layer.check_device()
 
 
+def check_stack(layers, needs_last_step):
+    """Checks the layers of a stack.
+
+    Args:
+        layers: list of layers.
+        needs_last_step: bool, whether the stack reads the input of the last layer
+            at the last step.
+    """
+    if len({id(layer) for layer in layers}) < len(layers):
+        raise ValueError(
+            "`layers` must be different layers; received "
+            f"{[layer.name for layer in layers]}, one of them twice"
+        )
+    for number, layer in enumerate(layers):
+        subject = f"`layers[{number}]`"
+        if not hasattr(layer, "return_sequences"):
+            raise ValueError(f"{subject} must be a recurrent layer; received {layer}")
+        if getattr(layer, "go_backwards", False):
+            raise ValueError(
+                f"{subject} must run forwards; received {layer.name} with "
+                "`go_backwards=True`: give it to the stack"
+            )
+        if getattr(layer, "merge_mode", "concat") is None:
+            raise ValueError(
+                f"{subject} must return one sequence; received {layer.name} with "
+                "`merge_mode=None`"
+            )
+    if needs_last_step and hasattr(layers[-1], "backward_layer"):
+        raise ValueError(
+            "`residual=True` above a bidirectional layer needs "
+            "`return_sequences=True`: its two directions end at different steps"
+        )
+
+
 def check_stream(layer, lengths):
     """Has what is traced be refused if a layer's steps end before its stream does."""
     if current_stream() and lengths is not None:
