@@ -112,7 +112,7 @@ class RNN(SequenceLayer, keras.layers.RNN):
         if not self.plan(shape).compiled:
             return False
         x = tf.zeros([1, 1, *shape[2:]], self.cell.compute_dtype)
-        specs = specs_of_step(x, self._initial_state(x, None), *self._parts(x))
+        specs = specs_of_step(x, self._first_state(x, None), *self._parts(x))
         return fast_loop(self, specs) is not None
 
     def plan(self, shape) -> Plan:
@@ -134,7 +134,7 @@ class RNN(SequenceLayer, keras.layers.RNN):
 
     def run(self, sequences, initial_state, mask, training, **rows):
         """See `SequenceLayer.run`; a dict `rows` extends the cell's `row_constants`."""
-        states = self._initial_state(sequences, initial_state)
+        states = self._first_state(sequences, initial_state)
         if stream := current_stream():
             names = getattr(self.cell, "state_names", range(len(tree.flatten(states))))
             names = [f"{self.name}_{name}" for name in names]
@@ -155,7 +155,7 @@ class RNN(SequenceLayer, keras.layers.RNN):
         output = ops.cast(outputs if self.return_sequences else last_output, dtype)
         return (output, *states) if self.return_state else output
 
-    def _initial_state(self, sequences, initial_state):
+    def _first_state(self, sequences, initial_state):
         """The states before the first step, as in Keras."""
         if initial_state is None:
             if self.stateful and not current_stream():
@@ -217,11 +217,11 @@ class RNN(SequenceLayer, keras.layers.RNN):
         plan = self.plan(x.shape)
         if plan.compiled:
             noise_by_row = tree.map_structure(time_major, noise)
-            arguments = x, states, params, row_params, noise_by_row
-            if loop := fast_loop(self, specs_of_step(*arguments)):
+            given = x, states, params, row_params, noise_by_row
+            if loop := fast_loop(self, specs_of_step(*given)):
                 current_policy().note(self, plan)
                 output, states = loop(
-                    *arguments,
+                    *given,
                     mask=[] if mask is None else [mask],
                     save=training,
                     at_once=plan.at_once,
