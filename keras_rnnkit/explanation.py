@@ -127,5 +127,5 @@ def _keras_row(layer) -> dict:
         "layer": layer.name,
         "kind": f"keras.layers.{type(layer).__name__}",
         "runs": "as Keras does",
-        "why": "take `rk.from_keras(model)`",
+        "why": "convert with `rk.from_keras(model)`",
     }

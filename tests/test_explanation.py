@@ -100,7 +100,7 @@ def test_a_model_is_explained_layer_by_layer():
     ]
     lines = str(found).splitlines()
     assert lines[0].split() == ["layer", "kind", "runs", "why"]
-    assert lines[-1].endswith("take `rk.from_keras(model)`")
+    assert lines[-1].endswith("convert with `rk.from_keras(model)`")
     assert len(rk.explain(model, np.ones((2, 7), "int32"), training=True).rows) == 6
 
 

@@ -118,17 +118,20 @@ class ESNCell(SplitCell):
         self.feedback_links = SparseUniform(feedback_scaling, 1.0, seeds[2])
         self.bias_links = SparseUniform(bias_scaling, 1.0, seeds[3])
         self.seed_generator = keras.random.SeedGenerator(seeds[4])
-        sources = self.reservoir.sources(units)
-        if sparse and sources is None:
+        self.sparse = sparse
+        self.is_sparse = self._stores_links(topology, connectivity)
+
+    def _stores_links(self, topology, connectivity) -> bool:
+        """Whether to store R as its links: `sparse`, or by default what is faster."""
+        sources = self.reservoir.sources(self.units)
+        if self.sparse and sources is None:
             raise ValueError(
                 "`sparse=True` needs a topology of single links; received "
                 f"`topology={topology!r}` with `connectivity={connectivity}`"
             )
-        if sparse is None and sources is not None:
-            self.is_sparse = units >= SPARSE_UNITS and sources <= SPARSE_SHARE * units
-        else:
-            self.is_sparse = bool(sparse)
-        self.sparse = sparse
+        if self.sparse is not None or sources is None:
+            return bool(self.sparse)
+        return self.units >= SPARSE_UNITS and sources <= SPARSE_SHARE * self.units
 
     state_size = output_size = property(lambda self: self.units)
 

@@ -4,7 +4,8 @@ import keras
 import tensorflow as tf
 
 from keras_rnnkit.arguments import check_choice
-from keras_rnnkit.layers.rnn import RNN, dropout_masks, time_major
+from keras_rnnkit.layers.keras_dropout import dropout_masks
+from keras_rnnkit.layers.rnn import RNN, time_major
 from keras_rnnkit.recurrence import Plan, current_policy
 
 

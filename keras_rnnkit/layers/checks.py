@@ -72,8 +72,8 @@ def ragged_in_time(name, ragged):
         return tf.RaggedTensor.from_row_splits(values.to_tensor(), ragged.row_splits)
     received = f"steps of {', '.join(map(str, sizes))} features" if known else ragged
     raise ValueError(
-        f"the input of `{name}` must be ragged in its steps alone; received {received}:"
-        " make it with `tf.RaggedTensor.from_row_lengths`"
+        f"the input of `{name}` must be ragged in its steps only; received {received}: "
+        "make it with `tf.RaggedTensor.from_row_lengths`"
     )
 
 

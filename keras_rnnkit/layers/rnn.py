@@ -1,6 +1,5 @@
 """The base layer, which runs a cell over a sequence."""
 
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import keras
@@ -9,6 +8,7 @@ from keras import ops, tree
 
 from keras_rnnkit.arguments import check_choice, extends, takes
 from keras_rnnkit.cells.split_cell import SplitCell
+from keras_rnnkit.layers.keras_dropout import dropout_masks
 from keras_rnnkit.layers.sequence import SequenceLayer
 from keras_rnnkit.recurrence import (
     LOOPS,
@@ -322,35 +322,6 @@ def is_setting(name, value) -> bool:
     """Whether an attribute of a cell is a setting: public, no weight and no tensor."""
     tensor = isinstance(value, keras.Variable) or ops.is_tensor(value)
     return not name.startswith("_") and not tensor and not hasattr(value, "__array__")
-
-
-@contextmanager
-def dropout_masks(cell, inputs, states):
-    """A context in which Keras's cells keep dropout masks drawn before the loop.
-
-    Args:
-        cell: a cell, or `keras.layers.StackedRNNCells`.
-        inputs: `(time, batch, features)`.
-        states: the states of the cell.
-    """
-    stacked = isinstance(cell, keras.layers.StackedRNNCells)
-    cells, states = (cell.cells, states) if stacked else ([cell], [states])
-    ones = tf.ones(tf.shape(inputs)[1:], inputs.dtype)
-    try:
-        for each, state in zip(cells, states, strict=True):
-            if hasattr(each, "get_dropout_mask"):
-                each.get_dropout_mask(ones)
-                each.get_recurrent_dropout_mask(tree.flatten(state)[0])
-            if stacked:
-                width = getattr(each, "output_size", None)
-                width = width or tree.flatten(each.state_size)[0]
-                ones = tf.ones([tf.shape(inputs)[1], width], inputs.dtype)
-        yield
-    finally:
-        for each in cells:
-            if hasattr(each, "reset_dropout_mask"):
-                each.reset_dropout_mask()
-                each.reset_recurrent_dropout_mask()
 
 
 def time_major(tensor):

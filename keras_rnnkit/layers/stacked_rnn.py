@@ -110,8 +110,8 @@ class StackedRNN(LayerStack):
             below, above = sequences_shape[-1], output_shape(layer, sequences_shape)[-1]
             if self.residual and number and above != below:
                 raise ValueError(
-                    f"`residual=True` needs layers of one size; received {below} below "
-                    f"and {above} above `layers[{number}]`"
+                    f"`residual=True` needs layers of the same size; received {below} "
+                    f"below and {above} above `layers[{number}]`"
                 )
             sequences_shape = (*sequences_shape[:2], above)
 
