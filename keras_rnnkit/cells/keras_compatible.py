@@ -10,7 +10,7 @@ sigmoid = keras.activations.sigmoid
 EPSILON = 1e-3  # the default of `keras.layers.LayerNormalization`
 
 
-class GatedCell(SplitCell):
+class KerasCompatibleCell(SplitCell):
     """A split cell with the arguments and weights of its namesake in Keras.
 
     A cell subclasses this class and the namesake, in that order, and sets `gates`, the
@@ -29,7 +29,7 @@ class GatedCell(SplitCell):
 
     @property
     def is_plain(self) -> bool:
-        """Whether fused kernels compute this cell: all settings are the defaults."""
+        """Whether fused kernels can compute this cell: its equations are the default."""
         return bool(
             self.activation is keras.activations.tanh
             and getattr(self, "recurrent_activation", sigmoid) is sigmoid
@@ -92,7 +92,7 @@ class GatedCell(SplitCell):
         stock = keras.layers.LSTMCell
         return (
             super().is_split
-            and own["step_constants"] is GatedCell.step_constants
+            and own["step_constants"] is KerasCompatibleCell.step_constants
             and all(own[name] is getattr(stock, name) for name in methods[:2])
         )
 
@@ -130,7 +130,7 @@ class GatedCell(SplitCell):
         return params
 
 
-class ZoneoutCell(GatedCell):
+class ZoneoutCell(KerasCompatibleCell):
     """A gated cell with zoneout (Krueger et al. 2017, arXiv:1606.01305).
 
     In training each unit keeps its previous state with probability p, drawn at each

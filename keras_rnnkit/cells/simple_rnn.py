@@ -3,11 +3,15 @@
 import keras
 
 from keras_rnnkit.arguments import extends
-from keras_rnnkit.cells.keras_compatible import GatedCell, gate_products, normalize
+from keras_rnnkit.cells.keras_compatible import (
+    KerasCompatibleCell,
+    gate_products,
+    normalize,
+)
 
 
 @extends(keras.layers.SimpleRNNCell)
-class SimpleRNNCell(GatedCell, keras.layers.SimpleRNNCell):
+class SimpleRNNCell(KerasCompatibleCell, keras.layers.SimpleRNNCell):
     """The fully connected recurrent cell of Elman (1990).
 
         hₜ = f(xₜ W + hₜ₋₁ R + b),    yₜ = hₜ
