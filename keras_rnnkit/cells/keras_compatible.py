@@ -29,7 +29,7 @@ class KerasCompatibleCell(SplitCell):
 
     @property
     def is_plain(self) -> bool:
-        """Whether fused kernels can compute this cell: its equations are the default."""
+        """Whether fused kernels can compute this cell, with its default equations."""
         return bool(
             self.activation is keras.activations.tanh
             and getattr(self, "recurrent_activation", sigmoid) is sigmoid
