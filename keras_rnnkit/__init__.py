@@ -51,29 +51,29 @@ __all__ = [
 
 
 def _is_command() -> bool:
-    """Whether a command imports the package first: the script `rnnkit`, or `python -m
+    """Whether the package is imported by the command `rnnkit` or `python -m
     keras_rnnkit`.
 
-    While Python looks for the module that follows `-m`, that is `sys.argv[0]`.
+    While Python looks for the module of `-m`, `sys.argv[0]` is "-m".
     """
     name = _os.path.basename(_sys.argv[0]) if getattr(_sys, "argv", None) else ""
     if name in ("rnnkit", "rnnkit.exe"):
-        return "_read" not in globals()  # or else this is the reload below
+        return "_is_loaded" not in globals()  # set by the reload below
     if name != "-m":
         return False
     return _sys.orig_argv[-len(_sys.argv)].removeprefix("-m") == __name__
 
 
 if _is_command():
-    # TensorFlow takes seconds to import. The command reads its arguments before it asks
-    # for anything of the package; whoever else imports it gets all of it, so that Keras
-    # knows the layers in a file.
+    # TensorFlow takes seconds to import. The command imports the rest of the package
+    # only after it has parsed its arguments. Any other import loads all of it, so that
+    # the layers are registered when Keras loads a file.
     def __getattr__(name):
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         import importlib
 
-        globals()["_read"] = globals().pop("__getattr__")
+        globals()["_is_loaded"] = globals().pop("__getattr__")
         return getattr(importlib.reload(_sys.modules[__name__]), name)
 
 else:

@@ -1,4 +1,4 @@
-"""Constructor arguments: inherited signatures, and the checks of single values."""
+"""Constructor arguments: inherited signatures, and checks of single values."""
 
 import functools
 import inspect
@@ -7,6 +7,8 @@ import numbers
 from collections.abc import Iterable
 
 import keras
+
+from keras_rnnkit.argument_docs import complete_docstring
 
 PACKAGE = "keras_rnnkit"
 
@@ -20,10 +22,17 @@ def options_of(cls: type) -> dict[str, inspect.Parameter]:
 def extends(stock: type | None, *options_from: type):
     """Registers a class that takes the arguments of `stock`, and options of its own.
 
-    The signature is read from `stock.__init__`, or without `stock` from the class's
-    own, and from the keyword-only arguments of the constructors of `options_from` and
-    of the class, so no list of arguments is written a second time. The class keeps it
-    as `signature`, and the options' names as `options`.
+    The signature joins the arguments of `stock.__init__`, or without `stock` of the
+    class's own constructor, and the keyword-only arguments of `options_from` and of the
+    class, so that no list of arguments is written twice. The docstring is completed to
+    document all of them.
+
+    Args:
+        stock: class of Keras, or None.
+        *options_from: decorated classes whose keyword-only arguments are taken too.
+
+    Returns:
+        A decorator. It sets `signature` and `options`, the names of the options.
     """
 
     def decorate(cls: type) -> type:
@@ -44,13 +53,14 @@ def extends(stock: type | None, *options_from: type):
         __init__.__signature__ = cls.signature
         cls.__init__ = __init__
         cls.options = tuple(options)
+        complete_docstring(cls, cls.signature, *options_from)
         return keras.saving.register_keras_serializable(PACKAGE)(cls)
 
     return decorate
 
 
 def takes(layer, argument: str) -> bool:
-    """Whether a layer's or cell's `call` has an argument."""
+    """Whether the `call` of a layer or cell has an argument."""
     return argument in inspect.signature(layer.call).parameters
 
 
@@ -78,7 +88,7 @@ def check_at_least(name: str, value, least) -> None:
         raise ValueError(f"`{name}` must be >= {least}; received {value!r}")
 
 
-def check_positive(name, value):
+def check_positive(name: str, value) -> None:
     """Raises `ValueError` unless `value` is a finite number above 0."""
     if not is_number(value) or not 0 < value < math.inf:
         raise ValueError(f"`{name}` must be > 0; received {value!r}")

@@ -1,4 +1,4 @@
-"""Which way the loops of a model run, and why."""
+"""How the loops of a model run, and why."""
 
 from dataclasses import dataclass
 
@@ -12,12 +12,12 @@ from keras_rnnkit.recurrence import Plan, Policy
 
 @dataclass(frozen=True)
 class Explanation:
-    """What `explain` has found; its text is a table.
+    """The result of `explain`, which prints as a table.
 
     Attributes:
         rows: list of dicts, one for each recurrent layer in the order in which they
-            run: `layer`, its name; `kind`, its class; `runs`, "compiled" or "ordinary
-            ops"; `why`.
+            run: `layer`, its name; `kind`, its class; `runs`, "compiled", "ordinary
+            ops" or "as Keras does"; `why`, the reason.
     """
 
     rows: list[dict]
@@ -34,8 +34,8 @@ class Explanation:
     __repr__ = __str__
 
 
-class Noting(Policy):
-    """Has loops run as ever, and notes how."""
+class RecordingPolicy(Policy):
+    """Runs loops as by default, and records the plan of each layer."""
 
     def __init__(self):
         super().__init__(at_once=False)
@@ -43,15 +43,16 @@ class Noting(Policy):
 
     def note(self, layer, plan):
         known = self.plans.get(layer)
-        if known is None or plan.compiled:  # A branch for rare shapes comes beside it.
+        # A compiled loop is traced with a second branch for rare shapes.
+        if known is None or plan.compiled:
             self.plans[layer] = plan
 
 
 def explain(model, inputs=None, *, training=False) -> Explanation:
-    """Says of each recurrent layer whether its loop runs compiled or in ordinary ops,
-    inside `fit`, `predict` and every other `tf.function`, and why.
+    """Explains how the loop of each recurrent layer runs in `fit` and `predict`.
 
-    The model is traced once; nothing is computed.
+    The table tells whether a loop is compiled or runs in ordinary ops, inside any
+    `tf.function`, and why. The model is traced once; nothing is computed.
 
     Example:
 
@@ -63,15 +64,15 @@ def explain(model, inputs=None, *, training=False) -> Explanation:
 
     Args:
         model: a model or a layer.
-        inputs: arrays, tensors or `keras.Input`s, of which only shapes and types count.
-            Default: those of the model, with any number of rows.
-        training: bool; whether as in `fit`, or as in `predict`.
+        inputs: arrays, tensors or `keras.Input`s, for their shapes and types only.
+            Default None: the inputs of the model, with any number of rows.
+        training: bool, default False. True for `fit`, False for `predict`.
 
     Returns:
         `Explanation`, which prints as a table.
 
     Raises:
-        ValueError: no inputs are given for what has none of its own.
+        ValueError: `inputs` is None and the model was not built from inputs.
     """
     if inputs is None:
         inputs = _inputs_of(model)
@@ -81,18 +82,18 @@ def explain(model, inputs=None, *, training=False) -> Explanation:
             "received None: pass arrays, or `keras.Input((steps, features))`"
         )
     specs = tree.map_structure(_spec, inputs)
-    policy = Noting()
+    policy = RecordingPolicy()
     graph = tf.function(lambda x: model(x, training=training), autograph=False)
     with policy.active():
         graph.get_concrete_function(specs)
     return Explanation(
         [_row(layer, plan) for layer, plan in policy.plans.items()]
-        + [_row_of_keras(each) for each in all_layers(model) if _is_of_keras(each)]
+        + [_keras_row(each) for each in all_layers(model) if _is_keras_layer(each)]
     )
 
 
 def _inputs_of(model):
-    """The inputs that a model was built from, or `None`."""
+    """Returns the inputs that a model was built from, or `None`."""
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         return None
     return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
@@ -115,16 +116,16 @@ def _row(layer, plan: Plan) -> dict:
     }
 
 
-def _is_of_keras(layer) -> bool:
+def _is_keras_layer(layer) -> bool:
     return type(layer).__module__.startswith("keras.") and isinstance(
         layer, keras.layers.RNN
     )
 
 
-def _row_of_keras(layer) -> dict:
+def _keras_row(layer) -> dict:
     return {
         "layer": layer.name,
         "kind": f"keras.layers.{type(layer).__name__}",
         "runs": "as Keras does",
-        "why": "take `rk.from_keras(model)`",
+        "why": "convert with `rk.from_keras(model)`",
     }

@@ -1,4 +1,4 @@
-"""Matrices that are drawn and then stay: of reservoirs, as Keras initializers."""
+"""Random matrices of reservoirs, as Keras initializers."""
 
 import numbers
 
@@ -15,21 +15,30 @@ from keras_rnnkit.arguments import (
 from keras_rnnkit.threads import few_threads
 
 TOPOLOGIES = "random", "ring", "orthogonal", "small_world"
-REWIRED = 0.1  # share of the links of a small world that go anywhere
-DENSE = 400  # units up to which all eigenvalues are taken
-ROOM = 60  # vectors of the search for the largest eigenvalue
-FOUND = 1e-8  # its relative error
-NONE = 1e-9  # a spectral radius that is none, over the largest weight
+REWIRED_SHARE = 0.1  # share of a small world's links that go to random units
+DENSE_UNITS = 400  # up to this size, all eigenvalues are computed
+KRYLOV_VECTORS = 60  # of ARPACK's search for the largest eigenvalue
+TOLERANCE = 1e-8  # its relative error
+ZERO_RADIUS = 1e-9  # a spectral radius is zero below this share of the largest weight
 
 
 class Drawn(keras.initializers.Initializer):
-    """An initializer that draws from its seed alone, the same in every process."""
+    """The base class of initializers that depend on their seed alone.
+
+    Args:
+        seed: int >= 0, which gives the same values in every process and at every call,
+            or None, default, for a random seed.
+
+    Raises:
+        ValueError: `seed` is not an integer >= 0.
+    """
 
     def __init__(self, seed=None):
         self.seed = seed
         self._seed = drawn_seed(seed)
 
-    def generator(self):
+    def generator(self) -> np.random.Generator:
+        """Returns a new random generator, which starts from the seed."""
         return np.random.default_rng(self._seed)
 
     def get_config(self):
@@ -37,8 +46,11 @@ class Drawn(keras.initializers.Initializer):
 
 
 def drawn_seed(seed) -> int:
-    """The seed, or without one another each time, as `keras.utils.set_random_seed`
-    has it."""
+    """Returns the seed, or for None a random one, after `keras.utils.set_random_seed`.
+
+    Raises:
+        ValueError: the seed is not an integer >= 0.
+    """
     if seed is None:
         return keras.initializers.RandomUniform().seed
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
@@ -48,12 +60,24 @@ def drawn_seed(seed) -> int:
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class SparseUniform(Drawn):
-    """Uniform in [-scale, scale], and zero where there is no link.
+    """Uniform in [-scale, scale], with a share of the weights set to zero.
 
     Args:
-        scale: float >= 0, or a list of one for each row.
-        connectivity: float in (0, 1], the probability of a link.
-        seed: int or None.
+        scale: float >= 0, default 1, or a list of scales, one for each row.
+        connectivity: float in (0, 1], default 1. The probability that a weight is not
+            zero.
+        seed: int or None, default None for a random seed.
+
+    Raises:
+        ValueError: an argument is out of range, or the number of scales is not that of
+            the rows.
+
+    Example:
+
+    ```python
+    initializer = rk.initializers.SparseUniform(0.5, connectivity=0.1, seed=0)
+    kernel = initializer((3, 100))  # (3, 100)
+    ```
     """
 
     def __init__(self, scale=1.0, connectivity=1.0, seed=None):
@@ -90,19 +114,30 @@ class Reservoir(Drawn):
     absolute eigenvalue.
 
     Args:
-        spectral_radius: float > 0, or None to leave a matrix that was given as it is.
-        connectivity: float in (0, 1], the share of the units that each unit listens to,
-            one at least; of no effect on "ring", "orthogonal" and given matrices.
-        topology: "random": normal weights from random units. "ring": each unit listens
-            to the one before it, all with one weight (Rodan and Tiňo 2011, the simple
-            cycle reservoir). "orthogonal": a random orthogonal matrix, scaled.
-            "small_world": normal weights from the nearest units on a ring, one in ten
-            of them from anywhere (Watts and Strogatz 1998). Or the matrix itself.
-        seed: int or None.
+        spectral_radius: float > 0, default 0.9. None leaves a matrix given as
+            `topology` unscaled.
+        connectivity: float in (0, 1], default 0.1. The share of the units that each
+            unit gets input from, at least one unit. Ignored by "ring", "orthogonal" and
+            given matrices.
+        topology: str or matrix, default "random". "random": normal weights from random
+            units. "ring": each unit gets input from the previous one, all with the same
+            weight (Rodan and Tiňo 2011, the simple cycle reservoir). "orthogonal": a
+            scaled random orthogonal matrix. "small_world": normal weights from the
+            nearest units on a ring, one in ten of them from a random unit (Watts and
+            Strogatz 1998). Or the matrix itself.
+        seed: int or None, default None for a random seed.
 
     Raises:
-        ValueError: a wrong argument; a matrix that is not square, not finite, or whose
-            spectral radius is zero, which cannot be scaled.
+        ValueError: an argument is out of range; a matrix is not square, not finite, or
+            has a spectral radius of zero and cannot be scaled.
+
+    Example:
+
+    ```python
+    initializer = rk.initializers.Reservoir(0.95, topology="ring")
+    initializer((100, 100))  # (100, 100)
+    rk.initializers.spectral_radius(initializer.matrix(100))  # 0.95
+    ```
     """
 
     def __init__(
@@ -111,14 +146,14 @@ class Reservoir(Drawn):
         super().__init__(seed)
         self.spectral_radius = spectral_radius
         self.connectivity = connectivity
-        self.topology = check_topology(topology)
-        given = not isinstance(topology, str)
-        if not (given and spectral_radius is None):
+        self.topology = as_topology(topology)
+        is_matrix = not isinstance(topology, str)
+        if not (is_matrix and spectral_radius is None):
             check_positive("spectral_radius", spectral_radius)
         check_share("connectivity", connectivity)
 
     def sources(self, units: int) -> int | None:
-        """How many units each unit listens to; None for all of them."""
+        """Returns how many units each unit gets input from, or None for all of them."""
         if not isinstance(self.topology, str) or self.topology == "orthogonal":
             return None
         if self.topology == "ring":
@@ -130,7 +165,7 @@ class Reservoir(Drawn):
         return keras.ops.convert_to_tensor(self.matrix(shape[0]), dtype)
 
     def matrix(self, units: int) -> np.ndarray:
-        """The matrix, `(units, units)`, in float64."""
+        """Returns the matrix, `(units, units)`, in float64."""
         if not isinstance(self.topology, str):
             matrix = np.array(self.topology, float)
             if len(matrix) != units:
@@ -150,31 +185,31 @@ class Reservoir(Drawn):
         return matrix
 
     def links(self, units: int) -> tuple[np.ndarray, np.ndarray]:
-        """What the units listen to: weights, and the numbers of other units.
+        """Returns the matrix as its links: their weights and source units.
 
         Returns:
             Two arrays `(units, sources)`: unit j gets `values[j, i]` times the state of
             unit `index[j, i]`.
         """
         rng, count = self.generator(), self.sources(units) or units
-        own = np.arange(units)
+        targets = np.arange(units)
         if self.topology == "ring":
             weights = np.full((units, 1), float(self.spectral_radius))
-            return weights, (own[:, None] - 1) % units
+            return weights, (targets[:, None] - 1) % units
         if self.topology == "small_world":
             index = nearest(rng, units, count)
         elif count == units:
-            index = np.tile(own, (units, 1))
+            index = np.tile(targets, (units, 1))
         else:
-            index = np.stack([rng.choice(units, count, replace=False) for _ in own])
+            index = np.stack([rng.choice(units, count, replace=False) for _ in targets])
         values = rng.normal(size=index.shape)
         return self._scaled(values, index), index
 
     def _scaled(self, values, index=None):
-        """The weights, scaled to the spectral radius asked for."""
+        """Returns the weights, scaled to `spectral_radius`."""
         with few_threads():
             radius = spectral_radius(values, index)
-        if not radius > NONE * abs(values).max(initial=0):
+        if not radius > ZERO_RADIUS * abs(values).max(initial=0):
             raise ValueError(
                 "`topology` must have a spectral radius above 0 to be scaled to "
                 f"{self.spectral_radius}; received {radius:.1e}: pass "
@@ -192,42 +227,49 @@ class Reservoir(Drawn):
 
 
 def nearest(rng, units, count):
-    """Numbers `(units, count)` of the nearest on a ring, some of them drawn anew."""
-    away = np.arange(1, count + 1)
-    near = away // 2 * np.where(away % 2, -1, 1)  # the unit itself, 1, -1, 2, -2, ...
-    index = (np.arange(units)[:, None] + near) % units
+    """Returns the nearest units on a ring, `(units, count)`, some of them rewired."""
+    rank = np.arange(1, count + 1)
+    offsets = rank // 2 * np.where(rank % 2, -1, 1)  # 0, 1, -1, 2, -2, ...
+    index = (np.arange(units)[:, None] + offsets) % units
     for row in index:
-        anew = rng.random(count) < REWIRED
-        others = np.setdiff1d(np.arange(units), row[~anew])
-        row[anew] = rng.choice(others, anew.sum(), replace=False)
+        rewired = rng.random(count) < REWIRED_SHARE
+        others = np.setdiff1d(np.arange(units), row[~rewired])
+        row[rewired] = rng.choice(others, rewired.sum(), replace=False)
     return index
 
 
 def spectral_radius(values, index=None) -> float:
-    """The largest absolute eigenvalue of a matrix.
+    """Returns the largest absolute eigenvalue of a matrix.
 
     Args:
-        values: the matrix, or with `index` the weights of its links.
-        index: as `Reservoir.links` gives it.
+        values: array `(units, units)`, the matrix, or with `index` the weights of its
+            links, as from `Reservoir.links`.
+        index: the source units of the links; default None for a matrix.
+
+    Example:
+
+    ```python
+    rk.initializers.spectral_radius(np.diag([0.5, -2.0]))  # 2.0
+    ```
     """
     from scipy.sparse import csr_array
     from scipy.sparse.linalg import ArpackError, eigs
 
     units = len(values)
-    if index is not None:  # transposed, with the same eigenvalues
-        own = np.broadcast_to(np.arange(units)[:, None], index.shape)
+    if index is not None:  # the transpose, which has the same eigenvalues
+        targets = np.broadcast_to(np.arange(units)[:, None], index.shape)
         values = csr_array(
-            (values.ravel(), (own.ravel(), index.ravel())), (units, units)
+            (values.ravel(), (targets.ravel(), index.ravel())), (units, units)
         )
-    if units > DENSE:
+    if units > DENSE_UNITS:
         first = np.random.default_rng(0).normal(size=units)
         try:
             found = eigs(
                 values,
                 k=4,
-                ncv=ROOM,
+                ncv=KRYLOV_VECTORS,
                 v0=first,
-                tol=FOUND,
+                tol=TOLERANCE,
                 maxiter=50 * units,
                 return_eigenvectors=False,
             )
@@ -240,18 +282,22 @@ def spectral_radius(values, index=None) -> float:
 
 
 def check_scale(name, value):
-    """A finite number >= 0, or a list of them."""
+    """Raises `ValueError` unless `value` is a number >= 0 or a list of them."""
     listed = isinstance(value, (list, tuple))
     for each in value if listed else [value]:
         check_at_least(name, each, 0)
 
 
-def check_topology(topology):
-    """A name of `TOPOLOGIES`, or a square matrix, which is returned as an array."""
+def as_topology(topology):
+    """Returns a name of `TOPOLOGIES`, or a square matrix as an array.
+
+    Raises:
+        ValueError: the name is unknown, or the matrix is not square or not finite.
+    """
     if isinstance(topology, str):
         check_choice("topology", topology, TOPOLOGIES)
         return topology
-    if isinstance(topology, dict):  # as Keras writes an array
+    if isinstance(topology, dict):  # an array, as Keras serializes it
         topology = keras.saving.deserialize_keras_object(topology)
     allowed = f"`topology` must be one of {TOPOLOGIES} or a square matrix"
     try:

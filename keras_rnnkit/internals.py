@@ -1,5 +1,7 @@
-"""Private names of Keras and TensorFlow, and why each is needed: for none of these is
-there a public one. `tests/test_internals.py` fails when one of them changes."""
+"""Private names of Keras and TensorFlow that have no public equivalent.
+
+`tests/test_internals.py` fails when one of them changes.
+"""
 
 import keras
 import tensorflow as tf
@@ -9,17 +11,21 @@ from keras import tree
 
 
 def mask_of(tensor):
-    """The mask that a tensor carries to the next layer, or `None`.
+    """Returns the mask that a tensor carries to the next layer, or `None`.
 
-    Keras hands it to layers that are called with the tensor as their first argument; a
-    layer reads that of another argument from the tensor itself.
+    Keras passes it to a layer only for the first argument; for other arguments a layer
+    reads it from the tensor.
     """
     return getattr(tensor, "_keras_mask", None)
 
 
 def set_masks(tensors, masks):
-    """Has tensors carry masks, where `compute_mask` cannot know them: nests in which a
-    mask of `None` leaves its tensor as it is."""
+    """Attaches masks to tensors, where `compute_mask` cannot know them.
+
+    Args:
+        tensors: nest of tensors.
+        masks: nest of masks; `None` leaves its tensor unchanged.
+    """
     pairs = zip(tree.flatten(tensors), tree.flatten(masks), strict=False)
     for tensor, mask in pairs:
         if mask is not None:
@@ -27,15 +33,17 @@ def set_masks(tensors, masks):
 
 
 def all_layers(layer) -> list:
-    """A layer and all layers within it, of whatever attribute; `Model.layers` lists the
-    outermost ones of models alone."""
+    """Returns a layer and all layers nested in it, in any attribute.
+
+    `Model.layers` lists only the outermost layers, and only of models.
+    """
     return layer._flatten_layers()
 
 
 def run_operations(function: keras.Function, inputs: list, call):
-    """Runs a graph of Keras's operations, each as `call(operation)` runs it.
+    """Runs a graph of Keras operations, each as the function `call(operation)`.
 
-    `keras.models.clone_model` can replace layers, but makes new weights, and refuses
+    `keras.models.clone_model` can replace layers, but makes new weights and rejects
     some structures of arguments.
     """
     return function._run_through_graph(inputs, operation_fn=call)
@@ -45,8 +53,7 @@ def run_operations(function: keras.Function, inputs: list, call):
 
 
 def in_xla() -> bool:
-    """Whether a function is being traced for XLA, which TensorFlow tells to its own
-    control flow alone."""
+    """Whether a function is being traced for XLA."""
     from tensorflow.python.ops import control_flow_util
 
     graph = tf.compat.v1.get_default_graph()
@@ -54,9 +61,11 @@ def in_xla() -> bool:
 
 
 def in_vectorized_map() -> bool:
-    """Whether a function is being traced for `tf.vectorized_map`, or for a derivative
-    that uses it, as `tf.GradientTape.jacobian` does: there the loop's index is a
-    placeholder in the name scope of the body."""
+    """Whether a function is being traced for `tf.vectorized_map`.
+
+    So it is in derivatives that use it, such as `tf.GradientTape.jacobian`. There the
+    loop's index is a placeholder in the name scope of the body.
+    """
     graph = tf.compat.v1.get_default_graph()
     scopes = tf.get_current_name_scope().split("/")
     for depth, scope in enumerate(scopes, 1):
@@ -71,8 +80,14 @@ def in_vectorized_map() -> bool:
 
 
 def compiles(function, tensors) -> bool:
-    """Whether XLA knows all operations of a `tf.function` of `jit_compile=True`, at
-    these specs. The same is found by a call, which has to compile and run."""
+    """Whether XLA supports all operations of a `tf.function` with `jit_compile=True`.
+
+    A call would show the same, but compiles and runs the function.
+
+    Args:
+        function: the `tf.function`.
+        tensors: the tensors or specs of its arguments.
+    """
     with tf.init_scope():
         try:
             function.experimental_get_compiler_ir(*tensors)(stage="hlo")
@@ -81,20 +96,22 @@ def compiles(function, tensors) -> bool:
     return True
 
 
-def take_gradient(operation, put_in_its_place):
-    """Takes the gradient that `tf.custom_gradient` made for an operation of a graph out
-    of TensorFlow's registry, which would hold it for the life of the process.
+def take_gradient(operation, replacement_of):
+    """Removes the gradient of a `tf.custom_gradient` from TensorFlow's registry.
+
+    The registry would keep it for the life of the process.
 
     Args:
-        operation: of a result of the function.
-        put_in_its_place: callable `(*arguments)`.
+        operation: the graph operation of a result of the function.
+        replacement_of: callable that returns the gradient function to register instead,
+            from the registered name.
 
     Returns:
-        `(name, gradient)`.
+        `(name, gradient)`: the registered name and the removed gradient function.
     """
     from tensorflow.python.framework import ops
 
     name = operation.get_attr("_gradient_op_type").decode()
     entry = ops.gradient_registry._registry[name]
-    gradient, entry["type"] = entry["type"], put_in_its_place(name)
+    gradient, entry["type"] = entry["type"], replacement_of(name)
     return name, gradient

@@ -1,21 +1,21 @@
-"""Results that are printed in a line, whatever they hold."""
+"""Short texts of results, on one line."""
 
 import dataclasses
 
 import numpy as np
 
-FEW = 6  # entries that are shown
+MAX_ENTRIES = 6  # shown of a list or dict
 
 
 class Summarized:
-    """A dataclass, made with `repr=False`, whose text is short."""
+    """The base of dataclasses with `repr=False` that have a short text."""
 
     def __repr__(self):
         return summary_of(self)
 
 
 def summary_of(result) -> str:
-    """The text of a dataclass or a named tuple, with the shapes of its arrays."""
+    """Returns the text of a dataclass or named tuple, with its arrays as shapes."""
     names = getattr(result, "_fields", None) or [
         field.name for field in dataclasses.fields(result)
     ]
@@ -30,16 +30,16 @@ def _short(value) -> str:
         return f"{value:.4g}"
     if isinstance(value, dict):
         pairs = [f"{_short(key)}: {_short(each)}" for key, each in value.items()]
-        return f"{{{_few(pairs)}}}"
+        return f"{{{_joined(pairs)}}}"
     if isinstance(value, list):
-        return f"[{_few([*map(_short, value[: FEW + 1])], len(value))}]"
+        return f"[{_joined([*map(_short, value[: MAX_ENTRIES + 1])], len(value))}]"
     return repr(value)
 
 
-def _few(texts, count=None):
+def _joined(texts, count=None):
     count = len(texts) if count is None else count
-    if count > FEW:
-        texts = [*texts[: FEW - 1], f"... {count} in all"]
+    if count > MAX_ENTRIES:
+        texts = [*texts[: MAX_ENTRIES - 1], f"... {count} in all"]
     return ", ".join(texts)
 
 

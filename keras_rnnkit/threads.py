@@ -1,21 +1,21 @@
-"""How many threads NumPy's linear algebra runs on."""
+"""The number of threads of NumPy's linear algebra."""
 
 import functools
 from contextlib import nullcontext
 
-SMALL = 2e8  # multiplications that one thread does before others are awake
+SMALL_WORK = 2e8  # multiplications, below which one thread is the fastest
 
 
 def few_threads(work: float = 0):
-    """A context in which small work of linear algebra runs on one thread.
+    """Returns a context in which small linear algebra runs on one thread.
 
-    Beside TensorFlow's threads, those of BLAS wait for each other: 100 ms where the
-    product of two matrices takes one. Without `threadpoolctl` nothing changes.
+    BLAS threads wait for each other while TensorFlow's threads are active: a product of
+    1 ms takes 100. Without `threadpoolctl` the context does nothing.
 
     Args:
-        work: the multiplications that are to be done.
+        work: the number of multiplications.
     """
-    threads = _threads() if work <= SMALL else None
+    threads = _threads() if work <= SMALL_WORK else None
     return threads.limit(limits=1, user_api="blas") if threads else nullcontext()
 
 

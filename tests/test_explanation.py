@@ -22,13 +22,13 @@ class Reading(rk.SplitCell):
     def build(self, shape):
         self.scale = self.add_weight((), "ones")
 
-    def project(self, inputs, k):
+    def project(self, inputs, params):
         return inputs
 
-    def recur(self, states, k):
+    def recur(self, states, params):
         return states[0]
 
-    def pointwise(self, z, r, states, k, noise=None):
+    def pointwise(self, z, r, states, params, noise=None):
         h = keras.ops.tanh(z + r) * self.scale
         return h, [h]
 
@@ -100,7 +100,7 @@ def test_a_model_is_explained_layer_by_layer():
     ]
     lines = str(found).splitlines()
     assert lines[0].split() == ["layer", "kind", "runs", "why"]
-    assert lines[-1].endswith("take `rk.from_keras(model)`")
+    assert lines[-1].endswith("convert with `rk.from_keras(model)`")
     assert len(rk.explain(model, np.ones((2, 7), "int32"), training=True).rows) == 6
 
 

@@ -9,7 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "keras_rnnkit"
 ALLOWED = {
-    "arguments": set(),
+    "argument_docs": set(),
+    "arguments": {"argument_docs"},
     "internals": set(),
     "summary": set(),
     "threads": set(),

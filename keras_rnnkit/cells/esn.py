@@ -13,7 +13,7 @@ from keras_rnnkit.arguments import (
     check_share,
     extends,
 )
-from keras_rnnkit.cells.split import SplitCell
+from keras_rnnkit.cells.split_cell import SplitCell
 from keras_rnnkit.initializers import (
     Reservoir,
     SparseUniform,
@@ -21,8 +21,8 @@ from keras_rnnkit.initializers import (
     drawn_seed,
 )
 
-TRANSIENT = 32  # steps that a state may take to begin to fade
-# Links that take as long as one product with a whole row of a matrix.
+TRANSIENT = 32  # steps before a state fades at the rate of the spectral radius
+# Below this share of links a sparse product is faster than a dense one.
 SPARSE_UNITS, SPARSE_SHARE = 1000, 0.03
 
 
@@ -33,31 +33,43 @@ class ESNCell(SplitCell):
         hₜ = (1 - α) hₜ₋₁ + α (f(xₜ W + hₜ₋₁ R + b) + ν ξₜ),    yₜ = hₜ
 
     W is `kernel`, R `recurrent_kernel`, b `bias`; α is `leak_rate`, f `activation` and
-    ξ normal noise. No weight is trained; gradients go through to what is below.
+    ξ normal noise. No weight is trained; gradients flow to the layers below.
 
     Args:
         units: positive int, the size of h.
-        spectral_radius: float > 0, the largest absolute eigenvalue of R; None with a
-            matrix for `topology` leaves that as it is.
-        leak_rate: float in (0, 1].
-        input_scaling: float >= 0, W is uniform up to it, or a list of one for each
-            feature of the input that is not fed back.
-        bias_scaling: float >= 0, b is uniform up to it; with 0 there is none.
-        connectivity: float in (0, 1], the share of the units that each unit listens to.
-        input_connectivity: float in (0, 1], the probability of each weight of W.
-        topology: "random", "ring", "orthogonal", "small_world" or the matrix R; see
-            `initializers.Reservoir`.
-        activation: f.
-        noise: float >= 0, ν, in training alone.
-        feedback: int >= 0. The last so many features of the input are outputs of the
-            step before: true ones in training, the model's own in `forecast`.
-        feedback_scaling: float >= 0, the scale of their weights.
-        sparse: bool, whether R is kept as its links, `recurrent_kernel` and
-            `recurrent_index` `(units, sources)`; None where that is faster.
-        seed: int or None. The same seed gives the same weights everywhere.
+        spectral_radius: float > 0, default 0.9. The largest absolute eigenvalue of R.
+            None leaves a matrix given as `topology` unscaled.
+        leak_rate: float in (0, 1], default 1.
+        input_scaling: float >= 0, default 1. W is uniform in [-s, s]. Or a list of
+            scales, one for each input feature that is not feedback.
+        bias_scaling: float >= 0, default 0. b is uniform in [-s, s]; 0 for no bias.
+        connectivity: float in (0, 1], default 0.1. The share of the units that each
+            unit gets input from.
+        input_connectivity: float in (0, 1], default 1. The probability that a weight of
+            W is not zero.
+        topology: "random", "ring", "orthogonal", "small_world" or the matrix R, default
+            "random"; see `initializers.Reservoir`.
+        activation: str or callable f, default "tanh".
+        noise: float >= 0, default 0. ν in training; there is no noise in inference.
+        feedback: int >= 0, default 0. How many of the last input features are the
+            output of the previous step: the target in training, the prediction in
+            `forecast`.
+        feedback_scaling: float >= 0, default 1. The scale of the feedback weights.
+        sparse: bool or None, default None. Whether to store R as its links,
+            `recurrent_kernel` and `recurrent_index` `(units, sources)`; None decides
+            by speed.
+        seed: int or None, default None. The same seed gives the same weights on every
+            machine.
 
     Raises:
-        ValueError: an argument out of its range; see the message.
+        ValueError: an argument is out of range.
+
+    Example:
+
+    ```python
+    layer = rk.RNN(rk.ESNCell(100, leak_rate=0.3, seed=0))
+    y = layer(np.zeros((2, 5, 3)))  # (2, 100)
+    ```
     """
 
     state_names = ("h",)
@@ -99,28 +111,27 @@ class ESNCell(SplitCell):
         self.feedback = feedback
         self.feedback_scaling = feedback_scaling
         self.seed = seed
-        drawn = np.random.SeedSequence(drawn_seed(seed))
-        of_reservoir, of_input, of_feedback, of_bias, of_noise = (
-            int(number) for number in drawn.generate_state(5)
-        )
-        self.reservoir = Reservoir(
-            spectral_radius, connectivity, topology, of_reservoir
-        )
-        self.input_links = SparseUniform(input_scaling, input_connectivity, of_input)
-        self.feedback_links = SparseUniform(feedback_scaling, 1.0, of_feedback)
-        self.bias_links = SparseUniform(bias_scaling, 1.0, of_bias)
-        self.seed_generator = keras.random.SeedGenerator(of_noise)
-        sources = self.reservoir.sources(units)
-        if sparse and sources is None:
+        sequence = np.random.SeedSequence(drawn_seed(seed))
+        seeds = [int(number) for number in sequence.generate_state(5)]
+        self.reservoir = Reservoir(spectral_radius, connectivity, topology, seeds[0])
+        self.input_links = SparseUniform(input_scaling, input_connectivity, seeds[1])
+        self.feedback_links = SparseUniform(feedback_scaling, 1.0, seeds[2])
+        self.bias_links = SparseUniform(bias_scaling, 1.0, seeds[3])
+        self.seed_generator = keras.random.SeedGenerator(seeds[4])
+        self.sparse = sparse
+        self.is_sparse = self._stores_links(topology, connectivity)
+
+    def _stores_links(self, topology, connectivity) -> bool:
+        """Whether to store R as its links: `sparse`, or by default what is faster."""
+        sources = self.reservoir.sources(self.units)
+        if self.sparse and sources is None:
             raise ValueError(
                 "`sparse=True` needs a topology of single links; received "
                 f"`topology={topology!r}` with `connectivity={connectivity}`"
             )
-        if sparse is None and sources is not None:
-            self.is_sparse = units >= SPARSE_UNITS and sources <= SPARSE_SHARE * units
-        else:
-            self.is_sparse = bool(sparse)
-        self.sparse = sparse
+        if self.sparse is not None or sources is None:
+            return bool(self.sparse)
+        return self.units >= SPARSE_UNITS and sources <= SPARSE_SHARE * self.units
 
     state_size = output_size = property(lambda self: self.units)
 
@@ -131,42 +142,42 @@ class ESNCell(SplitCell):
                 f"the last axis of the input of `{self.name}` must have a known size "
                 f"of at least `feedback` = {self.feedback}; received {features}"
             )
-        scaling, own = self.input_links.scale, features - self.feedback
-        if isinstance(scaling, (list, tuple)) and len(scaling) != own:
+        scaling, external = self.input_links.scale, features - self.feedback
+        if isinstance(scaling, (list, tuple)) and len(scaling) != external:
             raise ValueError(
-                f"`input_scaling` of `{self.name}` must be a number or {own} of them, "
-                f"one for each feature; received {len(scaling)}"
+                f"`input_scaling` of `{self.name}` must be a number or {external} of "
+                f"them, one for each feature; received {len(scaling)}"
             )
 
         def kernel(shape, dtype):
             parts = [
-                self.input_links((own, self.units), dtype),
+                self.input_links((external, self.units), dtype),
                 self.feedback_links((self.feedback, self.units), dtype),
             ]
             return ops.concatenate(parts)
 
-        self.kernel = self._fixed("kernel", (features, self.units), kernel)
+        self.kernel = self._add_fixed("kernel", (features, self.units), kernel)
         if self.is_sparse:
             values, index = self.reservoir.links(self.units)
-            self.recurrent_kernel = self._fixed(
+            self.recurrent_kernel = self._add_fixed(
                 "recurrent_kernel", values.shape, lambda shape, dtype: values
             )
-            self.recurrent_index = self._fixed(
+            self.recurrent_index = self._add_fixed(
                 "recurrent_index", index.shape, lambda shape, dtype: index, "int32"
             )
         else:
-            self.recurrent_kernel = self._fixed(
+            self.recurrent_kernel = self._add_fixed(
                 "recurrent_kernel", (self.units, self.units), self.reservoir
             )
         self.bias = None
         if self.bias_scaling:
-            self.bias = self._fixed(
+            self.bias = self._add_fixed(
                 "bias",
                 (self.units,),
                 lambda shape, dtype: self.bias_links((1, *shape), dtype)[0],
             )
 
-    def _fixed(self, name, shape, initializer, dtype=None):
+    def _add_fixed(self, name, shape, initializer, dtype=None):
         return self.add_weight(
             name=name,
             shape=shape,
@@ -175,17 +186,17 @@ class ESNCell(SplitCell):
             trainable=False,
         )
 
-    def project(self, inputs, k):
-        return ops.matmul(inputs, k.kernel)
+    def project(self, inputs, params):
+        return ops.matmul(inputs, params.kernel)
 
-    def recur(self, states, k):
+    def recur(self, states, params):
         (h,) = states
         if self.is_sparse:
-            heard = tf.gather(h, k.recurrent_index, axis=1)
-            r = tf.reduce_sum(heard * k.recurrent_kernel, axis=-1)
+            sources = tf.gather(h, params.recurrent_index, axis=1)
+            r = tf.reduce_sum(sources * params.recurrent_kernel, axis=-1)
         else:
-            r = ops.matmul(h, k.recurrent_kernel)
-        return r if self.bias is None else r + k.bias
+            r = ops.matmul(h, params.recurrent_kernel)
+        return r if self.bias is None else r + params.bias
 
     def draw_noise(self, shape, training=False):
         if not training or not self.noise:
@@ -195,7 +206,7 @@ class ESNCell(SplitCell):
         )
         return [self.noise * draw]
 
-    def pointwise(self, z, r, states, k, noise=None):
+    def pointwise(self, z, r, states, params, noise=None):
         h = self.activation(z + r)
         if noise:
             h = h + noise[0]
@@ -205,9 +216,11 @@ class ESNCell(SplitCell):
 
     @property
     def memory(self) -> int | None:
-        """The steps after which a start state has no trace left, if the weights are as
-        they were drawn and forget; else None, as for links, which gain nothing from
-        rows side by side. The loop relies on it, and checks it."""
+        """The number of steps after which the initial state has no effect, or None.
+
+        It is computed from `spectral_radius` and `leak_rate`, and None if they do not
+        bound it or R is sparse. The loop relies on it and checks the actual weights.
+        """
         radius = self.reservoir.spectral_radius
         rate = 1 - self.leak_rate + self.leak_rate * (1 if radius is None else radius)
         types = "float32", "float64"

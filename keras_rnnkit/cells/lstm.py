@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_rnnkit.arguments import check_positive_integer, extends
-from keras_rnnkit.cells.gated import ZoneoutCell, gate_products, normalize
+from keras_rnnkit.cells.keras_compatible import ZoneoutCell, gate_products, normalize
 
 
 @extends(keras.layers.LSTMCell)
@@ -21,8 +21,7 @@ class LSTMCell(ZoneoutCell, keras.layers.LSTMCell):
     `activation`. The states are [h, c], the output is h.
 
     Args:
-        units: positive int, the size of c. This and all other arguments, defaults,
-            weights and states are those of `keras.layers.LSTMCell`.
+        units: positive int, the size of c.
         peephole: bool, default False. The gates see the cell state (Gers and
             Schmidhuber 2000): a_i += p_i ∘ cₜ₋₁, a_f += p_f ∘ cₜ₋₁, a_o += p_o ∘ cₜ.
             Adds the weight `peephole_kernel` `(3, units)`, in the order i, f, o.
@@ -36,9 +35,21 @@ class LSTMCell(ZoneoutCell, keras.layers.LSTMCell):
         zoneout: float in [0, 1) or a pair of them for [h, c], default 0. Krueger et al.
             2017 (arXiv:1606.01305): the probability that a unit keeps its state for a
             step; outside training the states are their expectation.
+        implementation: 1 or 2, default 2. 1 draws a dropout mask for each gate, as
+            `recurrent_dropout` always does, 2 one mask for all gates.
+
+    Arguments, defaults, weights and states are those of `keras.layers.LSTMCell`, plus
+    the options `peephole`, `projection_units`, `layer_norm` and `zoneout`.
 
     Raises:
-        ValueError: sizes not positive integers, rates outside [0, 1).
+        ValueError: a size that is not a positive integer, a rate outside [0, 1).
+
+    Example:
+
+    ```python
+    layer = rk.RNN(rk.LSTMCell(8, peephole=True))
+    y = layer(np.zeros((2, 5, 3)))  # (2, 8)
+    ```
     """
 
     gates = 4
@@ -82,7 +93,7 @@ class LSTMCell(ZoneoutCell, keras.layers.LSTMCell):
             )
 
     def _initial_bias(self, shape, dtype=None):
-        """The bias initializer, with ones for the forget gate if so asked."""
+        """Initializes the bias, with `unit_forget_bias` to ones at the forget gate."""
         if not self.unit_forget_bias:
             return self.bias_initializer(shape, dtype=dtype)
         return ops.concatenate(
@@ -93,29 +104,31 @@ class LSTMCell(ZoneoutCell, keras.layers.LSTMCell):
             ]
         )
 
-    def project(self, inputs, k):
-        z = gate_products(inputs, k.kernel, k.dropout)
-        return normalize(z, k.kernel_gain) if self.layer_norm else z
+    def project(self, inputs, params):
+        z = gate_products(inputs, params.kernel, params.dropout)
+        return normalize(z, params.kernel_gain) if self.layer_norm else z
 
-    def recur(self, states, k):
-        r = gate_products(states[0], k.recurrent_kernel, k.recurrent_dropout)
+    def recur(self, states, params):
+        r = gate_products(states[0], params.recurrent_kernel, params.recurrent_dropout)
         if self.layer_norm:
-            r = normalize(r, k.recurrent_gain)
-        return r + k.bias if self.use_bias else r
+            r = normalize(r, params.recurrent_gain)
+        return r + params.bias if self.use_bias else r
 
-    def pointwise(self, z, r, states, k, noise=None):
+    def pointwise(self, z, r, states, params, noise=None):
         c_before = states[1]
         a_i, a_f, a_g, a_o = ops.split(z + r, 4, axis=-1)
         if self.peephole:
-            p_i, p_f, p_o = ops.unstack(k.peephole_kernel)
+            p_i, p_f, p_o = ops.unstack(params.peephole_kernel)
             a_i, a_f = a_i + p_i * c_before, a_f + p_f * c_before
         i = self.recurrent_activation(a_i)
         f = self.recurrent_activation(a_f)
         c = f * c_before + i * self.activation(a_g)
         o = self.recurrent_activation(a_o + p_o * c if self.peephole else a_o)
-        seen = normalize(c, k.state_gain) + k.state_shift if self.layer_norm else c
-        h = o * self.activation(seen)
+        normalized = c
+        if self.layer_norm:
+            normalized = normalize(c, params.state_gain) + params.state_shift
+        h = o * self.activation(normalized)
         if self.projection_units:
-            h = ops.matmul(h, k.projection_kernel)
+            h = ops.matmul(h, params.projection_kernel)
         h, c = self.zone_out([h, c], states, noise)
         return h, [h, c]

@@ -1,7 +1,4 @@
-"""What goes into a model: cells put on the loop, and wrappers of such layers.
-
-The cells are named here too, as they are in `keras.layers`.
-"""
+"""Recurrent layers and their wrappers, and the cells, as in `keras.layers`."""
 
 from keras_rnnkit.cells import ESNCell, GRUCell, LSTMCell, SimpleRNNCell
 from keras_rnnkit.layers.bidirectional import Bidirectional

@@ -1,4 +1,4 @@
-"""Both directions of a sequence."""
+"""The bidirectional wrapper."""
 
 import keras
 import tensorflow as tf
@@ -18,22 +18,35 @@ MERGES = {
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Bidirectional(SequenceLayer, keras.layers.Bidirectional):
-    """Runs a recurrent layer over a sequence forwards and another one backwards.
+    """Runs one recurrent layer forwards over a sequence and another one backwards.
 
         yₜ = merge(h⃗ₜ, h⃖ₜ)    (Schuster and Paliwal 1997)
 
-    Takes the place of `keras.layers.Bidirectional`: the same arguments, defaults,
-    weights, states and outputs, for every recurrent layer and `StackedRNN`.
+    Replaces `keras.layers.Bidirectional`, with the same arguments, defaults, weights,
+    states and outputs. Takes any recurrent layer, also `StackedRNN`.
 
     Args:
-        layer: the forward layer, made anew from its configuration.
-        merge_mode: "concat", "sum", "mul", "ave", or None for both as a tuple.
-        weights: list of initial weights, the forward layer's first, or None.
-        backward_layer: the layer that runs backwards, with `go_backwards=True`; default
-            the forward layer's configuration.
+        layer: the forward layer; the wrapper uses a copy made from its config.
+        merge_mode: "concat", "sum", "mul", "ave", or None to return both outputs as a
+            tuple; default "concat".
+        weights: list of initial weights, the forward layer's first; default None.
+        backward_layer: the backward layer, with `go_backwards=True`. The default, None,
+            makes it from the config of the forward layer.
+        **kwargs: `name`, `dtype` and `trainable`, as for `keras.layers.Layer`.
 
-    Call arguments, shapes and errors are those of `RNN`; `initial_state` holds the
-    forward layer's states and then the backward layer's, as does the output.
+    Call arguments, shapes and errors are those of `RNN`. `initial_state` and returned
+    states are the forward layer's, followed by the backward layer's.
+
+    Raises:
+        ValueError: a layer is not recurrent, `merge_mode` is unknown, or the mode needs
+            two layers of the same size.
+
+    Example:
+
+    ```python
+    layer = rk.Bidirectional(rk.LSTM(8, return_sequences=True))
+    y = layer(np.zeros((2, 5, 3)))  # (2, 5, 16)
+    ```
     """
 
     def __init__(
@@ -50,7 +63,7 @@ class Bidirectional(SequenceLayer, keras.layers.Bidirectional):
 
     @property
     def state_size(self):
-        """The sizes of both layers' states; `None` if one of them does not tell."""
+        """The sizes of both layers' states, or `None` if one of them is unknown."""
         both = [
             getattr(layer, "state_size", None)
             for layer in (self.forward_layer, self.backward_layer)
@@ -84,7 +97,7 @@ class Bidirectional(SequenceLayer, keras.layers.Bidirectional):
         if self.merge_mode not in ("concat", None) and forward != backward:
             raise ValueError(
                 f"`merge_mode={self.merge_mode!r}` of `{self.name}` needs two layers "
-                f"of one size; received {forward} and {backward}"
+                f"of the same size; received {forward} and {backward}"
             )
 
     def run(self, sequences, initial_state, mask, training):

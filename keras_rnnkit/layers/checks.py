@@ -1,4 +1,4 @@
-"""Checks of what a recurrent layer is called with, by static shapes alone."""
+"""Checks of the call arguments of recurrent layers, by their static shapes."""
 
 import keras
 import numpy as np
@@ -18,18 +18,18 @@ KERNEL_CELLS = (
 )
 
 
-def check_call(layer, sequences, initial_state, mask, lengths):
+def checked_call(layer, sequences, initial_state, mask, lengths):
     """Checks the call arguments of `layer`.
 
     Args:
-        layer: any recurrent layer; its `state_size` tells the states that it takes.
-        sequences, initial_state, mask, lengths: as it was called, tensors or arrays.
+        layer: any recurrent layer.
+        sequences, initial_state, mask, lengths: its call arguments, tensors or arrays.
 
     Returns:
         `initial_state`, `mask` and `lengths` as tensors, or `None`.
 
     Raises:
-        ValueError: a wrong rank, shape, number or type.
+        ValueError: an argument has the wrong rank, shape, type or number of tensors.
     """
     name = layer.name
     check_sequences(name, sequences.shape)
@@ -49,7 +49,7 @@ def check_call(layer, sequences, initial_state, mask, lengths):
 
 
 def check_sequences(name, shape):
-    """`(batch, time, ...)`."""
+    """Checks that sequences are `(batch, time, ...)`."""
     if len(shape) < 3:
         raise ValueError(
             f"the input of `{name}` must have shape (batch, time, features); received "
@@ -57,11 +57,11 @@ def check_sequences(name, shape):
         )
 
 
-def uniform(name, ragged):
-    """A ragged tensor as one that is ragged in its steps alone.
+def ragged_in_time(name, ragged):
+    """Returns a ragged tensor with only its time axis ragged.
 
     Raises:
-        ValueError: steps of different numbers of features.
+        ValueError: the steps have different numbers of features.
     """
     values = ragged.values
     if ragged.ragged_rank == 1:
@@ -72,20 +72,20 @@ def uniform(name, ragged):
         return tf.RaggedTensor.from_row_splits(values.to_tensor(), ragged.row_splits)
     received = f"steps of {', '.join(map(str, sizes))} features" if known else ragged
     raise ValueError(
-        f"the input of `{name}` must be ragged in its steps alone; received {received}:"
-        " make it with `tf.RaggedTensor.from_row_lengths`"
+        f"the input of `{name}` must be ragged in its steps only; received {received}: "
+        "make it with `tf.RaggedTensor.from_row_lengths`"
     )
 
 
 def input_spec(layer, shape):
-    """What a layer built for `shape` takes: as many features, if its cells care."""
+    """The input spec of a layer built for `shape`; features are fixed by a kernel."""
     check_sequences(layer.name, shape)
     fixed = {-1: shape[-1]} if shape[-1] and has_kernel(layer) else {}
     return keras.layers.InputSpec(ndim=len(shape), axes=fixed)
 
 
 def has_kernel(layer):
-    """Whether all cells of a layer have a kernel, of a row for each feature."""
+    """Whether all cells of a layer have a kernel, which fixes the input features."""
     cells = getattr(layer, "cell", None)
     if cells is not None:
         return isinstance(cells, KERNEL_CELLS)
@@ -95,7 +95,7 @@ def has_kernel(layer):
 
 
 def check_layer(layer, sequences):
-    """What a layer, and those within a wrapper, ask of steps, batch and device."""
+    """Checks steps, batch size and device, for a layer and those it wraps."""
     for part in ("forward_layer", "backward_layer"):
         if hasattr(layer, part):
             check_layer(getattr(layer, part), sequences)
@@ -107,7 +107,7 @@ def check_layer(layer, sequences):
             f"`unroll=True` in `{layer.name}` needs a known number of steps; received "
             f"shape {tuple(sequences.shape)}: give it, as in `keras.Input((10, 8))`"
         )
-    # A stream has states of its own, of any batch.
+    # A stream keeps its own states, of any batch size.
     streams = current_stream() is not None
     expected = None if streams else getattr(layer, "_expected_batch_size", None)
     if expected is not None and batch not in (None, expected):
@@ -119,8 +119,42 @@ def check_layer(layer, sequences):
         layer.check_device()
 
 
+def check_stack(layers, needs_last_step):
+    """Checks the layers of a stack.
+
+    Args:
+        layers: list of layers.
+        needs_last_step: bool, whether the stack reads the input of the last layer
+            at the last step.
+    """
+    if len({id(layer) for layer in layers}) < len(layers):
+        raise ValueError(
+            "`layers` must be different layers; received "
+            f"{[layer.name for layer in layers]}, one of them twice"
+        )
+    for number, layer in enumerate(layers):
+        subject = f"`layers[{number}]`"
+        if not hasattr(layer, "return_sequences"):
+            raise ValueError(f"{subject} must be a recurrent layer; received {layer}")
+        if getattr(layer, "go_backwards", False):
+            raise ValueError(
+                f"{subject} must run forwards; received {layer.name} with "
+                "`go_backwards=True`: give it to the stack"
+            )
+        if getattr(layer, "merge_mode", "concat") is None:
+            raise ValueError(
+                f"{subject} must return one sequence; received {layer.name} with "
+                "`merge_mode=None`"
+            )
+    if needs_last_step and hasattr(layers[-1], "backward_layer"):
+        raise ValueError(
+            "`residual=True` above a bidirectional layer needs "
+            "`return_sequences=True`: its two directions end at different steps"
+        )
+
+
 def check_stream(layer, lengths):
-    """Has what is traced be refused if a layer's steps end before its stream does."""
+    """Refuses to stream a layer that takes `lengths`."""
     if current_stream() and lengths is not None:
         current_policy().refusals.append(
             f"`{layer.name}` cannot stream: it takes `lengths`"
@@ -128,7 +162,7 @@ def check_stream(layer, lengths):
 
 
 def check_mask(name, mask, sequences):
-    """`(batch, time)`, or `(batch, time, 1)` as Keras allows."""
+    """Checks that a mask is `(batch, time)`, or `(batch, time, 1)` as Keras allows."""
     shape = tuple(mask.shape)
     batch, steps = sequences.shape[:2]
     fits = len(shape) == 2 or (len(shape) == 3 and shape[2] == 1)
@@ -140,7 +174,7 @@ def check_mask(name, mask, sequences):
 
 
 def check_lengths(name, lengths, sequences):
-    """Integers `(batch,)`."""
+    """Checks that lengths are integers `(batch,)`."""
     shape, batch = tuple(lengths.shape), sequences.shape[0]
     dtype = getattr(lengths.dtype, "name", lengths.dtype)
     if not _agree(shape, (batch,)) or not str(dtype).startswith(("int", "uint")):
@@ -155,7 +189,7 @@ def check_lengths(name, lengths, sequences):
 
 
 def check_states(name, states, sizes, batch):
-    """One tensor `(batch, size)`, or `(1, size)` for all rows, for each state."""
+    """Checks that there is one tensor `(batch, size)` or `(1, size)` for each state."""
     if sizes is None:
         return
     states, sizes = tree.flatten(states), tree.flatten(sizes)
@@ -166,7 +200,7 @@ def check_states(name, states, sizes, batch):
         )
     for number, (state, size) in enumerate(zip(states, sizes, strict=True)):
         shape = tuple(state.shape)
-        if len(shape) > 2:  # of a cell that has images, say, for its states
+        if len(shape) > 2:  # such as the images of a convolutional cell
             continue
         if not _agree(shape, (batch if shape[:1] != (1,) else 1, size)):
             raise ValueError(

@@ -8,17 +8,25 @@ from keras_rnnkit.layers.rnn import RNN
 
 @extends(ESNCell, ESNCell, RNN)
 class ESN(CellLayer):
-    """The echo state layer, a fixed reservoir (Jaeger 2001): `ESNCell` on the loop.
+    """The echo state layer (Jaeger 2001): a fixed reservoir run over a sequence.
 
-    No weight of it is trained: put a `Dense` layer on top and solve that in closed form
-    with `rk.fit_readout`, or train by gradients what is below and above.
+    Its weights are not trained: put a `Dense` layer on top and fit that in closed form
+    with `rk.fit_readout`, or train the layers below and above by gradients. `ESNCell`
+    has the equations.
 
     Args:
-        units: positive int, the size of the state and of the output. Further arguments
-            are those of `ESNCell` and of `RNN`.
-        return_sequences: bool, default True, other than in Keras's layers.
+        units: positive int, the size of the state and of the output.
+        return_sequences: bool, default True, unlike in Keras's layers. Returns the
+            outputs of all steps rather than the last one.
 
     Call arguments, shapes and errors are those of `RNN`.
+
+    Example:
+
+    ```python
+    layer = rk.ESN(100, spectral_radius=0.95, leak_rate=0.3, seed=0)
+    y = layer(np.zeros((2, 5, 3)))  # (2, 5, 100)
+    ```
     """
 
     cell_class = ESNCell

@@ -10,17 +10,22 @@ from keras_rnnkit.layers.rnn import RNN
 
 @extends(keras.layers.GRU, GRUCell, RNN)
 class GRU(CellLayer, keras.layers.GRU):
-    """Gated recurrent units: `GRUCell` on the loop.
+    """Gated recurrent units: a `GRUCell` run over a sequence.
 
-    Takes the place of `keras.layers.GRU`: the same arguments, defaults, weights, state
-    and outputs.
+    Replaces `keras.layers.GRU`, with the same arguments, defaults, weights, state and
+    outputs. `GRUCell` has the equations.
 
     Args:
         units: positive int, the size of the state and of the output.
-        layer_norm: bool, default False; see `GRUCell`, as for the next.
-        zoneout: float in [0, 1), default 0.
 
     Call arguments, shapes and errors are those of `RNN`.
+
+    Example:
+
+    ```python
+    layer = rk.GRU(8, return_sequences=True, zoneout=0.1)
+    y = layer(np.zeros((2, 5, 3)), lengths=[5, 2])  # (2, 5, 8)
+    ```
     """
 
     cell_class = GRUCell

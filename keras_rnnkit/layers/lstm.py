@@ -10,20 +10,23 @@ from keras_rnnkit.layers.rnn import RNN
 
 @extends(keras.layers.LSTM, LSTMCell, RNN)
 class LSTM(CellLayer, keras.layers.LSTM):
-    """Long short-term memory: `LSTMCell` on the loop.
+    """Long short-term memory: an `LSTMCell` run over a sequence.
 
-    Takes the place of `keras.layers.LSTM`: the same arguments, defaults, weights,
-    states [h, c] and outputs.
+    Replaces `keras.layers.LSTM`, with the same arguments, defaults, weights, states
+    [h, c] and outputs. `LSTMCell` has the equations.
 
     Args:
         units: positive int, the size of the cell state, and of h and the output unless
-            `projection_units` gives another.
-        peephole: bool, default False; see `LSTMCell`, as for the next three.
-        projection_units: int or None, default None.
-        layer_norm: bool, default False.
-        zoneout: float in [0, 1) or a pair of them for [h, c], default 0.
+            `projection_units` is given.
 
     Call arguments, shapes and errors are those of `RNN`.
+
+    Example:
+
+    ```python
+    layer = rk.LSTM(8, return_state=True, layer_norm=True)
+    y, h, c = layer(np.zeros((2, 5, 3)))  # (2, 8) each
+    ```
     """
 
     cell_class = LSTMCell

@@ -1,6 +1,5 @@
-"""The base layer: a cell put on the loop."""
+"""The base layer, which runs a cell over a sequence."""
 
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import keras
@@ -8,7 +7,8 @@ import tensorflow as tf
 from keras import ops, tree
 
 from keras_rnnkit.arguments import check_choice, extends, takes
-from keras_rnnkit.cells.split import SplitCell
+from keras_rnnkit.cells.split_cell import SplitCell
+from keras_rnnkit.layers.keras_dropout import dropout_masks
 from keras_rnnkit.layers.sequence import SequenceLayer
 from keras_rnnkit.recurrence import (
     LOOPS,
@@ -29,38 +29,58 @@ class RNN(SequenceLayer, keras.layers.RNN):
     """Runs a recurrent cell over the steps of a sequence.
 
     Takes any cell that `keras.layers.RNN` takes, or a list of them, with the same
-    arguments, defaults, states and outputs. A `SplitCell`, as all cells of this package
-    are, has its input projected once for the whole sequence.
+    arguments, defaults, states and outputs. With a `SplitCell`, as all cells of this
+    package are, it projects the inputs of all steps in one product.
 
     Args:
-        loop: how the steps are run, with the same results. "portable": in ordinary ops.
-            "fast": compiled by XLA for each core's part of the batch, with a gradient
-            of its own; asks for a `SplitCell`. "auto", the default: fast inside `fit`,
-            `predict` and any `tf.function` where that pays, else portable.
+        cell: a recurrent cell, or a list of cells to stack.
+        return_sequences: bool, default False. Returns the outputs of all steps rather
+            than the last one.
+        return_state: bool, default False. Also returns the final states.
+        go_backwards: bool, default False. Runs from the last step to the first, and
+            returns the outputs in that order.
+        stateful: bool, default False. Starts from the final states of the previous
+            call; the batch size is fixed. `reset_state()` sets them to zero.
+        unroll: bool, default False. Unrolls the steps, whose number must be known, into
+            the graph.
+        zero_output_for_mask: bool, default False. With `return_sequences`, masked steps
+            output zeros rather than the previous output.
+        loop: "auto", "fast" or "portable", default "auto"; all give the same results.
+            "portable" runs ordinary ops. "fast" is compiled by XLA and shares the batch
+            among the cores; it needs a `SplitCell`. "auto" is fast in `fit`, `predict`
+            and any `tf.function` where that saves time, else portable.
 
     Call arguments:
-        sequences: `(batch, time, features)`. Zero steps, one step and, with cells of
-            this package, a batch of zero are legal. A `tf.RaggedTensor` stands for its
-            `to_tensor()` with its `row_lengths()` for `lengths`: a sequence that is
-            returned is padded, and carries its mask.
-        initial_state: list of `(batch, size)`, or `(1, size)` for all rows alike, one
-            for each state; default zeros, or with `stateful=True` the states that the
-            last call left.
-        mask: bool `(batch, time)`. Where it is False, states and output are held.
-        training: bool; turns dropout and zoneout on.
-        lengths: int `(batch,)`, the steps of each sequence that count: stands for the
-            mask that is True on the first `lengths[i]` steps of row i. Given beside a
-            mask, both have to be True. The layer's outputs carry it on as their mask.
+        sequences: `(batch, time, features)`. There may be no step and, with cells of
+            this package, no row. A `tf.RaggedTensor` is used as its `to_tensor()` with
+            its `row_lengths()` as `lengths`; returned sequences are padded and carry
+            their mask.
+        initial_state: list of `(batch, size)`, or `(1, size)` for all rows, one for
+            each state; default zeros, or with `stateful=True` the final states of the
+            previous call.
+        mask: bool `(batch, time)`. Where it is False, states and output stay as they
+            were at the previous step.
+        training: bool, default False; applies dropout, zoneout and noise.
+        lengths: int `(batch,)`, the number of valid steps in each sequence: a mask that
+            is True on the first `lengths[i]` steps of row i. With `mask`, a step needs
+            both. The outputs carry it on as their mask.
 
     Returns:
         `(batch, output_size)`, or `(batch, time, output_size)` with
         `return_sequences=True`; with `return_state=True` a tuple of that and of the
-        states, `(batch, size)` each. A row without an unmasked step gives a zero output
+        states, `(batch, size)` each. A row without a valid step gives a zero output
         and its initial state.
 
     Raises:
-        ValueError: an argument of the wrong rank, shape or number, or a length beyond
-            the sequence; see the message.
+        ValueError: an argument has the wrong rank, shape or number of tensors, or a
+            length exceeds the number of steps.
+
+    Example:
+
+    ```python
+    layer = rk.RNN(rk.GRUCell(8), return_sequences=True, return_state=True)
+    y, h = layer(np.zeros((2, 5, 3)), lengths=[5, 2])  # (2, 5, 8), (2, 8)
+    ```
     """
 
     def __init__(self, *args, loop="auto", **kwargs):
@@ -69,7 +89,7 @@ class RNN(SequenceLayer, keras.layers.RNN):
         self.set_loop(loop)
 
     def set_loop(self, loop):
-        """Takes the way in which the steps are run."""
+        """Checks and sets `loop`."""
         check_choice("loop", loop, LOOPS)
         if loop == "fast" and (self.unroll or not self._has_split_cell):
             received = "`unroll=True`" if self.unroll else type(self.cell).__name__
@@ -85,7 +105,11 @@ class RNN(SequenceLayer, keras.layers.RNN):
         return isinstance(self.cell, SplitCell) and self.cell.is_split
 
     def takes_fast_loop(self, shape) -> bool:
-        """Whether sequences of a shape run on the compiled loop, here and now."""
+        """Whether sequences of a shape run on the compiled loop in the current context.
+
+        Args:
+            shape: `(batch, time, features)`, with None for what is not known.
+        """
         if not self.plan(shape).compiled:
             return False
         x = tf.zeros([1, 1, *shape[2:]], self.cell.compute_dtype)
@@ -93,7 +117,7 @@ class RNN(SequenceLayer, keras.layers.RNN):
         return fast_loop(self, specs_of_step(inputs)) is not None
 
     def plan(self, shape) -> Plan:
-        """Whether sequences of a shape are to run compiled, here and now, and why."""
+        """Decides whether sequences of a shape run compiled in the current context."""
         if not self._has_split_cell:
             return Plan(False, f"`{type(self.cell).__name__}` is not a `SplitCell`")
         batch, steps = shape[:2]
@@ -118,8 +142,7 @@ class RNN(SequenceLayer, keras.layers.RNN):
         return super().get_config() | {"loop": self.loop}
 
     def run(self, sequences, initial_state, mask, training, **rows):
-        """See `SequenceLayer.run`; `rows`, if given, adds to the cell's constants of
-        each row."""
+        """See `SequenceLayer.run`; a dict `rows` extends the cell's `row_constants`."""
         states = self._first_state(sequences, initial_state)
         if stream := current_stream():
             names = getattr(self.cell, "state_names", range(len(tree.flatten(states))))
@@ -142,7 +165,7 @@ class RNN(SequenceLayer, keras.layers.RNN):
         return (output, *states) if self.return_state else output
 
     def _first_state(self, sequences, initial_state):
-        """The states before the first step, as Keras finds them."""
+        """The states before the first step, as in Keras."""
         if initial_state is None:
             if self.stateful and not current_stream():
                 initial_state = self.states
@@ -154,7 +177,7 @@ class RNN(SequenceLayer, keras.layers.RNN):
 
         def prepare(state):
             state = ops.cast(state, self.cell.compute_dtype)
-            # One state for all rows, such as a learned one:
+            # One state for all rows, such as a trained one:
             if state.shape[0] == 1 and sequences.shape[0] != 1:
                 state = tf.broadcast_to(state, [batch, *state.shape[1:]])
             return state
@@ -162,9 +185,10 @@ class RNN(SequenceLayer, keras.layers.RNN):
         return tree.map_structure(prepare, list(initial_state))
 
     def inner_loop(self, sequences, initial_state, mask, training=False, **rows):
-        """Runs the cell: `(last_output, outputs, states)`, batch first, as in Keras.
+        """Runs the cell and returns `(last_output, outputs, states)`, batch first.
 
-        Of the outputs, the one that `return_sequences` does not ask for is `None`.
+        As in Keras, but depending on `return_sequences` `last_output` or `outputs` is
+        `None`.
         """
         loop = current_policy().loop_of(self, sequences, initial_state, mask)
         if loop.layer:
@@ -213,10 +237,10 @@ class RNN(SequenceLayer, keras.layers.RNN):
                 return ops.cast(output, self.compute_dtype), states
             if self.loop == "fast":
                 raise ValueError(
-                    f"`loop='fast'` in `{self.name}` needs a cell whose parts compute "
-                    f"from their arguments alone; received {type(cell).__name__}, "
-                    "which reads variables, draws at random or has operations that XLA "
-                    "lacks: take weights from `k`, draw in `draw_noise`, or pass "
+                    f"`loop='fast'` in `{self.name}` needs a cell whose parts depend "
+                    f"on their arguments alone; received {type(cell).__name__}, which "
+                    "reads variables, draws at random or has operations that XLA "
+                    "lacks: take weights from `params`, draw in `draw_noise`, or pass "
                     "`loop='auto'`"
                 )
             plan = Plan(False, f"XLA cannot compile `{type(cell).__name__}`")
@@ -246,7 +270,7 @@ class RNN(SequenceLayer, keras.layers.RNN):
     def _run(self, step, inputs, states, output, mask, write):
         """Runs the loop in ordinary ops; inputs are time first, outputs batch first."""
         stream = None if mask is None else current_stream()
-        if stream:  # What a mask holds at the first step is the output before.
+        if stream:  # A masked first step repeats the last output of the previous call.
             (output,) = stream.enter([f"{self.name}_output"], [output])
         outputs, states = run(
             step,
@@ -265,9 +289,9 @@ class RNN(SequenceLayer, keras.layers.RNN):
 
 
 def fast_loop(layer, specs) -> FastLoop | None:
-    """The compiled loop of a layer, or `None` if its cell does not compile.
+    """Returns the compiled loop of a layer, or `None` if its cell does not compile.
 
-    Another one is made when settings of the layer or of its cell have changed.
+    Loops are cached by specs and by the settings of the layer and its cell.
     """
     settings = {
         "frozen": frozen_weights(layer.cell),
@@ -287,7 +311,7 @@ def fast_loop(layer, specs) -> FastLoop | None:
 
 
 def frozen_weights(cell) -> set[str]:
-    """The attributes of a cell that are weights which no training changes."""
+    """The names of the cell's attributes that are weights and not trainable."""
     return {
         name
         for name, value in vars(cell).items()
@@ -296,46 +320,17 @@ def frozen_weights(cell) -> set[str]:
 
 
 def settings_of(cell) -> list[dict]:
-    """The settings of a cell, and of the parts that it may be made of."""
+    """The settings of a cell, and of its `parts` if it has any."""
     own = {name: value for name, value in vars(cell).items() if is_setting(name, value)}
     return [own, *(settings_of(part) for part in getattr(cell, "parts", ()))]
 
 
 def is_setting(name, value) -> bool:
-    """Whether an attribute of a cell is one of its settings: no weight, no tensor."""
+    """Whether an attribute of a cell is a setting: public, no weight and no tensor."""
     tensor = isinstance(value, keras.Variable) or ops.is_tensor(value)
     return not name.startswith("_") and not tensor and not hasattr(value, "__array__")
 
 
-@contextmanager
-def dropout_masks(cell, inputs, states):
-    """Has Keras's cells draw their masks before the loop, and forget them after it.
-
-    Args:
-        cell: a cell, or `keras.layers.StackedRNNCells`.
-        inputs: `(time, batch, features)`.
-        states: the states of the cell.
-    """
-    stacked = isinstance(cell, keras.layers.StackedRNNCells)
-    cells, states = (cell.cells, states) if stacked else ([cell], [states])
-    ones = tf.ones(tf.shape(inputs)[1:], inputs.dtype)
-    try:
-        for each, state in zip(cells, states, strict=True):
-            if hasattr(each, "get_dropout_mask"):
-                each.get_dropout_mask(ones)
-                each.get_recurrent_dropout_mask(tree.flatten(state)[0])
-            if stacked:
-                width = getattr(each, "output_size", None)
-                width = width or tree.flatten(each.state_size)[0]
-                ones = tf.ones([tf.shape(inputs)[1], width], inputs.dtype)
-        yield
-    finally:
-        for each in cells:
-            if hasattr(each, "reset_dropout_mask"):
-                each.reset_dropout_mask()
-                each.reset_recurrent_dropout_mask()
-
-
 def time_major(tensor):
-    """Swaps the batch and the time axis; its own inverse."""
+    """Swaps the batch and the time axis, in either direction."""
     return tf.transpose(tensor, [1, 0, *range(2, len(tensor.shape))])

@@ -1,14 +1,14 @@
-"""How every recurrent layer is called: checks, lengths, and masks handed on."""
+"""The base class of recurrent layers: call arguments, lengths and masks."""
 
 import keras
 import tensorflow as tf
 
 from keras_rnnkit.internals import set_masks
 from keras_rnnkit.layers.checks import (
-    check_call,
     check_stream,
+    checked_call,
     input_spec,
-    uniform,
+    ragged_in_time,
 )
 from keras_rnnkit.recurrence import as_mask, current_stream
 
@@ -16,24 +16,25 @@ from keras_rnnkit.recurrence import as_mask, current_stream
 class SequenceLayer(keras.layers.Layer):
     """A layer that is called with `(sequences, initial_state, mask, lengths)`.
 
-    A layer subclasses this class, and one of Keras's after it if it has a namesake, and
-    writes `run`. `state_size` tells the states that it takes.
+    A layer subclasses this class and then its namesake in Keras, if it has one, and
+    defines `run` and `state_size`, the sizes of its states.
     """
 
-    def run(self, sequences, initial_state, mask, training, **of_subclass):
-        """What `call` returns, from arguments that are checked.
+    def run(self, sequences, initial_state, mask, training, **extra):
+        """Returns the layer's outputs from checked arguments.
 
         Args:
             sequences: `(batch, time, ...)`.
-            initial_state: as it was given, tensors of the right shapes, or `None`.
+            initial_state: list of tensors `(batch, size)` or `(1, size)`, or `None`.
             mask: bool `(batch, time)`, or `None`.
             training: bool.
+            **extra: arguments that only the subclass takes.
         """
         raise NotImplementedError
 
     def __call__(self, sequences, *args, **kwargs):
         if isinstance(sequences, tf.RaggedTensor):
-            sequences = uniform(self.name, sequences)
+            sequences = ragged_in_time(self.name, sequences)
         return super().__call__(sequences, *args, **kwargs)
 
     def build(self, sequences_shape, initial_state_shape=None):
@@ -45,20 +46,18 @@ class SequenceLayer(keras.layers.Layer):
     ):
         return self.run_checked(sequences, initial_state, mask, training, lengths)
 
-    def run_checked(
-        self, sequences, initial_state, mask, training, lengths, **of_subclass
-    ):
-        """Checks the arguments of a call, and runs it."""
+    def run_checked(self, sequences, initial_state, mask, training, lengths, **extra):
+        """Checks the call arguments, combines masks and lengths, and calls `run`."""
         if isinstance(sequences, tf.RaggedTensor):
             sequences, lengths = dense(sequences, lengths)
-        initial_state, mask, lengths = check_call(
+        initial_state, mask, lengths = checked_call(
             self, sequences, initial_state, mask, lengths
         )
         check_stream(self, lengths)
         mask = as_mask(mask, lengths, sequences)
         if (stream := current_stream()) and stream.mask is not None:
             mask = stream.mask if mask is None else tf.logical_and(mask, stream.mask)
-        outputs = self.run(sequences, initial_state, mask, training, **of_subclass)
+        outputs = self.run(sequences, initial_state, mask, training, **extra)
         if lengths is not None:
             set_masks(outputs, self.compute_mask(sequences, mask))
         return outputs
@@ -70,17 +69,17 @@ class SequenceLayer(keras.layers.Layer):
         mask=None,
         training=False,
         lengths=None,
-        **of_subclass,
+        **extra,
     ):
-        check_call(self, sequences, initial_state, mask, lengths)
+        checked_call(self, sequences, initial_state, mask, lengths)
         if initial_state is not None:
-            of_subclass["initial_state"] = initial_state
-        return super().compute_output_spec(sequences, **of_subclass)
+            extra["initial_state"] = initial_state
+        return super().compute_output_spec(sequences, **extra)
 
 
 def dense(ragged, lengths):
-    """A ragged tensor as `(sequences, lengths)`; of lengths beside it the lesser."""
-    own = ragged.row_lengths()
+    """Returns a ragged tensor as `(sequences, lengths)`, at most the given lengths."""
+    row_lengths = ragged.row_lengths()
     if lengths is not None:
-        own = tf.minimum(own, tf.cast(lengths, own.dtype))
-    return ragged.to_tensor(), own
+        row_lengths = tf.minimum(row_lengths, tf.cast(lengths, row_lengths.dtype))
+    return ragged.to_tensor(), row_lengths

@@ -10,16 +10,23 @@ from keras_rnnkit.layers.rnn import RNN
 
 @extends(keras.layers.SimpleRNN, SimpleRNNCell, RNN)
 class SimpleRNN(CellLayer, keras.layers.SimpleRNN):
-    """The fully connected recurrent layer (Elman 1990): `SimpleRNNCell` on the loop.
+    """The simple recurrent layer (Elman 1990): a `SimpleRNNCell` run over a sequence.
 
-    Takes the place of `keras.layers.SimpleRNN`: the same arguments, defaults, weights
-    and outputs. `activity_regularizer` and `seed`, which Keras 3.15 drops here, count.
+    Replaces `keras.layers.SimpleRNN`, with the same arguments, defaults, weights and
+    outputs. `activity_regularizer` and `seed`, which Keras 3.15 ignores, take effect.
+    `SimpleRNNCell` has the equations.
 
     Args:
         units: positive int, the size of the state and of the output.
-        layer_norm: bool, default False; see `SimpleRNNCell`.
 
     Call arguments, shapes and errors are those of `RNN`.
+
+    Example:
+
+    ```python
+    layer = rk.SimpleRNN(8, activation="relu")
+    y = layer(np.zeros((2, 5, 3)))  # (2, 8)
+    ```
     """
 
     cell_class = SimpleRNNCell

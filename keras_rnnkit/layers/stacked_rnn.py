@@ -1,12 +1,18 @@
-"""The deep recurrent network."""
+"""Stacks of recurrent layers."""
 
 import keras
 import tensorflow as tf
 from keras import tree
 
 from keras_rnnkit.arguments import PACKAGE, check_choice, check_probability
+from keras_rnnkit.layers.checks import check_stack
+from keras_rnnkit.layers.layer_stack import (
+    LayerStack,
+    output_shape,
+    set_flag,
+    state_sizes,
+)
 from keras_rnnkit.layers.rnn import RNN
-from keras_rnnkit.layers.sequence import SequenceLayer
 from keras_rnnkit.recurrence import (
     RowFunction,
     compiled_function,
@@ -20,35 +26,47 @@ from keras_rnnkit.recurrence import (
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class StackedRNN(SequenceLayer):
-    """The deep recurrent network: each layer is fed the sequence of the one below.
+class StackedRNN(LayerStack):
+    """A deep recurrent network: each layer gets the output sequence of the one below.
 
         h⁽ˡ⁾ₜ = layer_l(h⁽ˡ⁻¹⁾₁ … h⁽ˡ⁻¹⁾ₜ),    h⁽⁰⁾ₜ = xₜ
 
     Args:
         layers: list of recurrent layers, of this package or of Keras, `Bidirectional`
-            and `StackedRNN` among them. The stack takes them over: it sets their
-            `return_sequences`, `return_state` and `stateful`.
-        residual: bool, default False. Adds a layer's input to its output, (He et al.
-            2016) from the second layer on, and to the first's if the sizes are equal.
-            With `return_sequences=False` the last layer's input is taken at the last
-            unmasked step.
-        dropout: float in [0, 1), default 0, between the layers.
-        outputs: "last", or "all" to return the outputs of all layers side by side, as a
-            readout of a deep echo state network sees them (Gallicchio et al. 2017).
-        return_sequences: bool, default False: the last layer's whole sequence.
-        return_state: bool, default False: also the states of all layers, in order.
-        go_backwards: bool, default False: run over the reversed sequence.
-        stateful: bool, default False; see `keras.layers.RNN`.
-        seed: int or None, of the dropout.
+            and `StackedRNN` included. The stack sets their `return_sequences`,
+            `return_state` and `stateful`.
+        residual: bool, default False. Adds a layer's input to its output (He et al.
+            2016) from the second layer on, and in the first if the sizes are equal.
+            With `return_sequences=False` the last layer adds its input at the last
+            valid step.
+        dropout: float in [0, 1), default 0. The dropout rate between the layers.
+        outputs: "last" or "all", default "last". "all" concatenates the outputs of all
+            layers, for the readout of a deep echo state network (Gallicchio et al.
+            2017).
+        return_sequences: bool, default False. Returns the outputs of all steps rather
+            than the last one.
+        return_state: bool, default False. Also returns the final states of all layers,
+            in order.
+        go_backwards: bool, default False. Reverses the input sequence.
+        stateful: bool, default False. Starts from the final states of the previous
+            call.
+        seed: int or None, default None. The seed of the dropout.
+        **kwargs: `name`, `dtype` and `trainable`, as for `keras.layers.Layer`.
 
-    Call arguments, shapes and errors are those of `RNN`; `initial_state` holds the
+    Call arguments, shapes and errors are those of `RNN`. `initial_state` holds the
     states of all layers, in order.
 
     Raises:
-        ValueError: no layer, one that is not recurrent, that runs backwards or returns
-            two sequences; a skip over layers of different sizes; `residual` without
+        ValueError: there is no layer; a layer is not recurrent, runs backwards or
+            returns two sequences; `residual` joins layers of different sizes, or needs
             `return_sequences` above a bidirectional layer.
+
+    Example:
+
+    ```python
+    layer = rk.StackedRNN([rk.LSTM(8), rk.GRU(8)], residual=True, dropout=0.1)
+    y = layer(np.zeros((2, 5, 3)))  # (2, 8)
+    ```
     """
 
     def __init__(
@@ -69,7 +87,7 @@ class StackedRNN(SequenceLayer):
         if not isinstance(layers, (list, tuple)) or not layers:
             raise ValueError(f"`layers` must be a list of layers; received {layers!r}")
         self.layers = list(layers)
-        self._check_layers(residual and not return_sequences)
+        check_stack(self.layers, residual and not return_sequences)
         check_probability("dropout", dropout)
         check_choice("outputs", outputs, ("last", "all"))
         self.residual = residual
@@ -85,88 +103,6 @@ class StackedRNN(SequenceLayer):
         self.return_state = return_state
         self.stateful = stateful
 
-    def _check_layers(self, last_step_is_taken):
-        if len({id(layer) for layer in self.layers}) < len(self.layers):
-            raise ValueError(
-                "`layers` must be different layers; received "
-                f"{[layer.name for layer in self.layers]}, one of them twice"
-            )
-        for number, layer in enumerate(self.layers):
-            subject = f"`layers[{number}]`"
-            if not hasattr(layer, "return_sequences"):
-                raise ValueError(
-                    f"{subject} must be a recurrent layer; received {layer}"
-                )
-            if getattr(layer, "go_backwards", False):
-                raise ValueError(
-                    f"{subject} must run forwards; received {layer.name} with "
-                    "`go_backwards=True`: give it to the stack"
-                )
-            if getattr(layer, "merge_mode", "concat") is None:
-                raise ValueError(
-                    f"{subject} must return one sequence; received {layer.name} with "
-                    "`merge_mode=None`"
-                )
-        if last_step_is_taken and hasattr(self.layers[-1], "backward_layer"):
-            raise ValueError(
-                "`residual=True` above a bidirectional layer needs "
-                "`return_sequences=True`: its two directions end at different steps"
-            )
-
-    # What the layers share with the stack
-
-    @property
-    def return_sequences(self):
-        return self.layers[-1].return_sequences
-
-    @return_sequences.setter
-    def return_sequences(self, value):
-        set_flag(self.layers[-1], "return_sequences", value)
-
-    @property
-    def return_state(self):
-        return self.layers[0].return_state
-
-    @return_state.setter
-    def return_state(self, value):
-        for layer in self.layers:
-            set_flag(layer, "return_state", value)
-
-    @property
-    def stateful(self):
-        return self.layers[0].stateful
-
-    @stateful.setter
-    def stateful(self, value):
-        for layer in self.layers:
-            set_flag(layer, "stateful", value)
-
-    @property
-    def zero_output_for_mask(self):
-        return getattr(self.layers[-1], "zero_output_for_mask", None)
-
-    @zero_output_for_mask.setter
-    def zero_output_for_mask(self, value):
-        self.layers[-1].zero_output_for_mask = value
-
-    @property
-    def state_size(self):
-        """The sizes of the states of all layers, in order."""
-        return [size for layer in self.layers for size in state_sizes(layer)]
-
-    @property
-    def states(self):
-        """The states of a stateful stack, or `None`."""
-        states = [layer.states for layer in self.layers]
-        return None if None in states else [s for each in states for s in each]
-
-    def reset_state(self):
-        """Sets the states of a stateful stack to zero."""
-        for layer in self.layers:
-            layer.reset_state()
-
-    # The chain
-
     def build(self, sequences_shape, initial_state_shape=None):
         super().build(sequences_shape)
         for number, layer in enumerate(self.layers):
@@ -174,8 +110,8 @@ class StackedRNN(SequenceLayer):
             below, above = sequences_shape[-1], output_shape(layer, sequences_shape)[-1]
             if self.residual and number and above != below:
                 raise ValueError(
-                    f"`residual=True` needs layers of one size; received {below} below "
-                    f"and {above} above `layers[{number}]`"
+                    f"`residual=True` needs layers of the same size; received {below} "
+                    f"below and {above} above `layers[{number}]`"
                 )
             sequences_shape = (*sequences_shape[:2], above)
 
@@ -201,31 +137,31 @@ class StackedRNN(SequenceLayer):
         if self.go_backwards:
             x = tf.reverse(x, [1])
             mask = None if mask is None else tf.reverse(mask, [1])
-        if training or not self._runs_whole(x):
+        if training or not self._compiles_as_one(x):
             return self._run_layers(x, initial_state, mask, training)
 
-        # A core takes its rows through all layers in one go. In training, where this
-        # would not be faster, XLA would draw other random numbers for the dropout.
+        # Each core runs its rows through all layers at once. Not in training, where it
+        # is not faster and XLA would draw other random numbers for the dropout.
         weights = [w.value for w in self.weights]
-        rows, given = [x, *(initial_state or [])], [] if mask is None else [mask]
+        rows, masks = [x, *(initial_state or [])], [] if mask is None else [mask]
         often = None
         if all(layer.loop == "auto" for layer in self.layers):
             often = is_often(x, elements(weights))
-        outputs = self._of_rows()(rows, weights, given, often)
+        outputs = self._row_function()(rows, weights, masks, often)
         return tuple(outputs) if self.return_state else outputs[0]
 
-    def _of_rows(self):
-        """The stack as a function of some rows and of its weights."""
+    def _row_function(self):
+        """The stack as a function of rows of the batch and of its weights."""
 
-        def forward(rows, shared, given):
-            (x, *states), (mask,) = rows, given or [None]
+        def forward(rows, shared, masks):
+            (x, *states), (mask,) = rows, masks or [None]
             values = zip(self.weights, shared, strict=True)
             with keras.StatelessScope(state_mapping=values):
                 return tree.flatten(self._run_layers(x, states or None, mask))
 
-        def backward(rows, shared, given, d_results):
+        def backward(rows, shared, masks, d_results):
             def results():
-                return forward(rows, shared, given)
+                return forward(rows, shared, masks)
 
             return tuple(gradients(results, [rows, shared], d_results))
 
@@ -243,8 +179,8 @@ class StackedRNN(SequenceLayer):
             in_ordinary_ops(forward),
         )
 
-    def _runs_whole(self, sequences):
-        """Whether XLA can compile the layers as one, for rows apart."""
+    def _compiles_as_one(self, sequences):
+        """Whether XLA can compile all layers as one function of rows of the batch."""
         shape = sequences.shape
         if shape[1] is None or not tf.is_symbolic_tensor(sequences):
             return False
@@ -287,7 +223,7 @@ class StackedRNN(SequenceLayer):
         return output + (x if len(output.shape) == 3 else self._last_step(x, mask))
 
     def _last_step(self, x, mask):
-        """The last unmasked step; of a stream, also one of the calls before."""
+        """The last valid step, in a stream also of the previous calls."""
         last, stream = last_step(x, mask), current_stream()
         if mask is None or not stream:
             return last
@@ -318,31 +254,8 @@ class StackedRNN(SequenceLayer):
         return cls(**(config | {"layers": layers}))
 
 
-def state_sizes(layer):
-    """The sizes of a layer's states; of both directions of a `Bidirectional`."""
-    if hasattr(layer, "state_size"):
-        return list(layer.state_size)
-    return [*state_sizes(layer.forward_layer), *state_sizes(layer.backward_layer)]
-
-
-def output_shape(layer, shape):
-    """The shape of a layer's output, without its states."""
-    shape = layer.compute_output_shape(shape)
-    return shape[0] if layer.return_state else shape
-
-
-def set_flag(layer, name, value):
-    """Sets an attribute of a recurrent layer and of the two of a `Bidirectional`."""
-    setattr(layer, name, value)
-    for direction in ("forward_layer", "backward_layer"):
-        if hasattr(layer, direction):
-            set_flag(getattr(layer, direction), name, value)
-            if name == "return_sequences":  # as `Bidirectional` does when it is made
-                getattr(layer, direction).zero_output_for_mask = value
-
-
 def last_step(sequences, mask):
-    """The last unmasked step of each row, `(batch, features)`; zeros without one."""
+    """The last valid step of each row, `(batch, features)`, zeros if there is none."""
     padded = tf.pad(sequences, [[0, 0], [1, 0], [0, 0]])
     if mask is None:
         return padded[:, -1]

@@ -11,7 +11,7 @@ from keras_rnnkit.arguments import (
     check_choice,
     check_positive_integer,
 )
-from keras_rnnkit.cells.split import constants_of
+from keras_rnnkit.cells.split_cell import constants_of
 from keras_rnnkit.internals import mask_of
 from keras_rnnkit.layers.checks import check_lengths, check_mask
 from keras_rnnkit.recurrence import as_mask, save_residual, wide

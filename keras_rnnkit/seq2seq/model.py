@@ -10,7 +10,7 @@ from keras_rnnkit.arguments import (
     check_positive_integer,
     check_probability,
 )
-from keras_rnnkit.layers.stacked_rnn import state_sizes
+from keras_rnnkit.layers.layer_stack import state_sizes
 from keras_rnnkit.recurrence import run
 from keras_rnnkit.seq2seq.decoder import AttentionDecoder
 from keras_rnnkit.seq2seq.generation import PAD, Generation, without_padding

@@ -118,7 +118,7 @@ def test_features_that_are_ragged_only_in_name(rng):
     assert x.ragged_rank == 2
     assert_close(layer(x), layer(ragged_of(parts)))
     wrong = tf.ragged.constant([[[1.0, 2.0], [3.0]]])
-    assert_raises("ragged in its steps alone; received steps of 1, 2", layer, wrong)
+    assert_raises("ragged in its steps only; received steps of 1, 2", layer, wrong)
 
 
 # Lists as arrays

@@ -50,12 +50,12 @@ class Mine(rk.cells.SimpleRNNCell):
     def draw_noise(self, shape, training=False):
         return [tf.ones([*shape, 4], self.compute_dtype) / 2] if training else None
 
-    def project(self, inputs, k):
-        return inputs @ k.kernel
+    def project(self, inputs, params):
+        return inputs @ params.kernel
 
-    def pointwise(self, z, r, states, k, noise=None):
-        h = self.step_of_mine(z, r, k, noise)
-        return h * k.bias + states[0], [h]
+    def pointwise(self, z, r, states, params, noise=None):
+        h = self.step_of_mine(z, r, params, noise)
+        return h * params.bias + states[0], [h]
 
 
 BEFORE, NORM, ZONED = {"reset_after": False}, {"layer_norm": True}, {"zoneout": 0.3}

@@ -1,20 +1,20 @@
-"""What the SimpleRNN, LSTM and GRU cells share: arguments, weights, dropout, noise."""
+"""Base classes of the SimpleRNN, LSTM and GRU cells: weights, dropout, zoneout."""
 
 import keras
 from keras import ops
 
 from keras_rnnkit.arguments import check_positive_integer, check_probability
-from keras_rnnkit.cells.split import SplitCell
+from keras_rnnkit.cells.split_cell import SplitCell
 
 sigmoid = keras.activations.sigmoid
 EPSILON = 1e-3  # the default of `keras.layers.LayerNormalization`
 
 
-class GatedCell(SplitCell):
-    """A split cell that has the arguments and weights of its namesake in Keras.
+class KerasCompatibleCell(SplitCell):
+    """A split cell with the arguments and weights of its namesake in Keras.
 
-    A cell subclasses this class and the namesake, in that order, and states `gates`,
-    the number of blocks in its kernels.
+    A cell subclasses this class and the namesake, in that order, and sets `gates`, the
+    number of blocks in its kernels.
     """
 
     gates = 1
@@ -29,7 +29,7 @@ class GatedCell(SplitCell):
 
     @property
     def is_plain(self) -> bool:
-        """Whether the cell is the one that fused kernels compute."""
+        """Whether fused kernels can compute this cell, with its default equations."""
         return bool(
             self.activation is keras.activations.tanh
             and getattr(self, "recurrent_activation", sigmoid) is sigmoid
@@ -45,13 +45,13 @@ class GatedCell(SplitCell):
         return config
 
     def add_gate_weights(self, features, width, bias_shape, bias_initializer=None):
-        """Adds `kernel`, `recurrent_kernel` and `bias`, named and shaped as Keras does.
+        """Adds `kernel`, `recurrent_kernel` and `bias`, with Keras's names and shapes.
 
         Args:
             features: size of the input's last axis.
             width: size of the state that `recur` multiplies.
-            bias_shape: shape of the bias; without `use_bias` there is none.
-            bias_initializer: taken in place of `self.bias_initializer`.
+            bias_shape: shape of the bias, which is added only with `use_bias`.
+            bias_initializer: replaces `self.bias_initializer`.
         """
         if features is None:
             raise ValueError(
@@ -70,7 +70,7 @@ class GatedCell(SplitCell):
         """Adds a weight with the initializer, regularizer and constraint of `like`."""
         initializer = initializer or getattr(self, f"{like}_initializer")
         if isinstance(initializer, keras.initializers.Orthogonal):
-            initializer = _widened(initializer)
+            initializer = _in_float32(initializer)
         return self.add_weight(
             shape=shape,
             name=name,
@@ -82,8 +82,8 @@ class GatedCell(SplitCell):
     def _add_gain(self, name, shape):
         return self.add_weight(shape=shape, name=name, initializer="ones")
 
-    # Dropout: drawn once for a sequence, from the cell's seed generator, in the order
-    # in which Keras draws; a list of one for each gate where Keras has them apart.
+    # Dropout masks are drawn once per sequence from the cell's seed generator, in the
+    # same order as in Keras; there is a list of them if Keras has one for each gate.
 
     @property
     def is_split(self):
@@ -92,19 +92,21 @@ class GatedCell(SplitCell):
         stock = keras.layers.LSTMCell
         return (
             super().is_split
-            and own["step_constants"] is GatedCell.step_constants
+            and own["step_constants"] is KerasCompatibleCell.step_constants
             and all(own[name] is getattr(stock, name) for name in methods[:2])
         )
 
     def constants(self):
-        """Every weight by its name, and `dropout` and `recurrent_dropout`: `None`."""
-        k = super().constants()
-        k.dropout = k.recurrent_dropout = None
-        return k
+        """Returns the weights by name; `dropout` and `recurrent_dropout` are `None`."""
+        params = super().constants()
+        params.dropout = params.recurrent_dropout = None
+        return params
 
     def row_constants(self, batch_size, training=False):
-        """In training, `dropout` and `recurrent_dropout`: the masks `(batch, features)`
-        and `(batch, width)` on inputs and state."""
+        """Returns the dropout masks of training, none in inference.
+
+        `dropout` is `(batch, features)`, `recurrent_dropout` `(batch, width)`.
+        """
         kernels = {"dropout": self.kernel, "recurrent_dropout": self.recurrent_kernel}
         return {
             name: self._masks(batch_size, kernel, getattr(self, name))
@@ -121,31 +123,30 @@ class GatedCell(SplitCell):
         return masks if hasattr(self, "dropout_mask_count") else masks[0]
 
     def step_constants(self, inputs, states, training):
-        k = self.constants()
+        params = self.constants()
         if training:  # Keras's own loop has the masks of a sequence kept on the cell.
-            k.dropout = self.get_dropout_mask(inputs)
-            k.recurrent_dropout = self.get_recurrent_dropout_mask(states[0])
-        return k
+            params.dropout = self.get_dropout_mask(inputs)
+            params.recurrent_dropout = self.get_recurrent_dropout_mask(states[0])
+        return params
 
 
-class ZoneoutCell(GatedCell):
-    """A gated cell whose units may keep their state for a step.
+class ZoneoutCell(KerasCompatibleCell):
+    """A gated cell with zoneout (Krueger et al. 2017, arXiv:1606.01305).
 
-    Zoneout (Krueger et al. 2017, arXiv:1606.01305): in training each unit keeps its
-    state with probability p, drawn anew at each step; else the new state is its
-    expectation, `p s_{t-1} + (1 - p) s_t`.
+    In training each unit keeps its previous state with probability p, drawn at each
+    step. In inference the new state is the expectation, `p s_{t-1} + (1 - p) s_t`.
     """
 
     @property
     def zoneout_rates(self):
-        """The rate of each state."""
+        """The rates, one for each state."""
         sizes = self.state_size
         count = len(sizes) if isinstance(sizes, (list, tuple)) else 1
         given = self.zoneout
         return list(given) if isinstance(given, (list, tuple)) else [given] * count
 
     def set_zoneout(self, zoneout):
-        """Takes a rate, or one for each state."""
+        """Sets one rate for all states, or one for each."""
         self.zoneout = list(zoneout) if isinstance(zoneout, tuple) else zoneout
         for rate in self.zoneout_rates:
             check_probability("zoneout", rate)
@@ -157,7 +158,7 @@ class ZoneoutCell(GatedCell):
             )
 
     def draw_noise(self, shape, training=False):
-        """Zeros and ones: 1 where a unit keeps its state."""
+        """Returns masks, one for each state: 1 where a unit keeps its state, else 0."""
         if not training or not any(self.zoneout_rates):
             return None
         return [
@@ -171,28 +172,28 @@ class ZoneoutCell(GatedCell):
         ]
 
     def zone_out(self, new_states, states, noise):
-        """Mixes the states before and after the step."""
+        """Returns the new states, mixed with the previous ones by the zoneout rates."""
         if not any(self.zoneout_rates):
             return new_states
-        keep = noise or self.zoneout_rates
+        previous_shares = noise or self.zoneout_rates
         return [
             p * old + (1 - p) * new
-            for p, old, new in zip(keep, states, new_states, strict=True)
+            for p, old, new in zip(previous_shares, states, new_states, strict=True)
         ]
 
 
-def _widened(initializer):
-    """The initializer, in float32 for bfloat16, which TensorFlow's QR does not know."""
+def _in_float32(initializer):
+    """Runs an initializer for bfloat16 in float32, as TensorFlow's QR needs it."""
 
     def draw(shape, dtype=None):
-        wide = "float32" if dtype == "bfloat16" else dtype
-        return ops.cast(initializer(shape, dtype=wide), dtype)
+        drawn_in = "float32" if dtype == "bfloat16" else dtype
+        return ops.cast(initializer(shape, dtype=drawn_in), dtype)
 
     return draw
 
 
 def gate_products(inputs, kernel, masks):
-    """Returns `inputs @ kernel` after dropout, whose masks may differ by gate."""
+    """Returns `inputs @ kernel` after dropout, with one mask or one for each gate."""
     if masks is None:
         return ops.matmul(inputs, kernel)
     if not isinstance(masks, list):
