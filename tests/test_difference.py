@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_rnnkit as rk
-from keras_rnnkit.export import proof
+from keras_rnnkit.export import verification
 from keras_rnnkit.export.difference import Differences
 from tests.helpers import randomize
 
@@ -153,7 +153,7 @@ def test_a_saved_model_that_answers_otherwise_is_not_written(
             sizes.append(expected["output_0"].shape)
             super().add(received, expected)
 
-    monkeypatch.setattr(proof, "Differences", Spy)
+    monkeypatch.setattr(verification, "Differences", Spy)
     rk.export_saved_model(model, tmp_path / "right")
     assert len(set(sizes)) == 3
 

@@ -10,7 +10,7 @@ import keras
 import pytest
 
 import keras_rnnkit as rk
-from keras_rnnkit.export.files import whole
+from keras_rnnkit.export.atomic_writes import whole
 
 ROOT = Path(__file__).parent.parent
 WRITER = """

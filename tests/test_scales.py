@@ -10,9 +10,9 @@ from keras import layers, ops
 
 import keras_rnnkit as rk
 from keras_rnnkit.export.checks import check_scales
-from keras_rnnkit.export.content import IDENTIFIER, parse
 from keras_rnnkit.export.difference import Differences
-from keras_rnnkit.export.mend import mend_scales
+from keras_rnnkit.export.flatbuffer import IDENTIFIER, parse
+from keras_rnnkit.export.scale_repair import mend_scales
 from keras_rnnkit.export.scales import MOVES, PRODUCTS, faults_of, name_of, scale_of
 from tests.helpers import randomize
 

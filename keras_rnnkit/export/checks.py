@@ -4,11 +4,11 @@ import keras
 import tensorflow as tf
 
 from keras_rnnkit.arguments import check_choice, check_positive_integer
-from keras_rnnkit.export.content import OPERATORS, parse
+from keras_rnnkit.export.flatbuffer import OPERATORS, parse
 from keras_rnnkit.export.fused import OPERATION
 from keras_rnnkit.export.policy import FORMS
 from keras_rnnkit.export.scales import faults_of
-from keras_rnnkit.export.steps import check_time_steps
+from keras_rnnkit.export.time_axes import check_time_steps
 from keras_rnnkit.internals import all_layers
 from keras_rnnkit.seq2seq import Seq2Seq
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import tensorflow as tf
 
-from keras_rnnkit.export.blocks import in_blocks
-from keras_rnnkit.export.forms import obstacles, order, run_fused
+from keras_rnnkit.export.block_loop import in_blocks
+from keras_rnnkit.export.loop_forms import obstacles, order, run_fused
 from keras_rnnkit.recurrence import Loop, Policy, unused, written_out
 
 FORMS = "fused", "loop", "unrolled"

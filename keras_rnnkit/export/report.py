@@ -3,7 +3,7 @@
 import dataclasses
 import json
 
-from keras_rnnkit.export.content import describe
+from keras_rnnkit.export.flatbuffer import describe
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,8 +7,8 @@ import keras
 import tensorflow as tf
 
 from keras_rnnkit.arguments import check_positive_integer
+from keras_rnnkit.export.atomic_writes import check_target, whole
 from keras_rnnkit.export.checks import check_answers, resources_of
-from keras_rnnkit.export.files import check_target, whole
 from keras_rnnkit.export.graph import call_model
 from keras_rnnkit.export.names import (
     by_signature,
@@ -16,8 +16,7 @@ from keras_rnnkit.export.names import (
     named_outputs,
     signature_names,
 )
-from keras_rnnkit.export.prepared import prepared
-from keras_rnnkit.export.proof import FORECAST, prove_saved_model
+from keras_rnnkit.export.prepare import prepared
 from keras_rnnkit.export.samples import (
     calls_of,
     random_calls,
@@ -25,7 +24,8 @@ from keras_rnnkit.export.samples import (
     tokens_of,
     words_of,
 )
-from keras_rnnkit.export.steps import Search, of_one_input
+from keras_rnnkit.export.time_axes import Search, of_one_input
+from keras_rnnkit.export.verification import FORECAST, prove_saved_model
 from keras_rnnkit.internals import all_layers
 from keras_rnnkit.recurrence import Policy
 from keras_rnnkit.reservoir.forecast import check_closed, closed_loop

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_rnnkit.export.content import OPERATORS
+from keras_rnnkit.export.flatbuffer import OPERATORS
 
 ALL = slice(None)
 # Operations that move numbers: the places of the inputs that their outputs come from.

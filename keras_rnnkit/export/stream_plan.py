@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
+from keras_rnnkit.export.causal import LookBack, obstacle, pads, pass_on, ways
 from keras_rnnkit.export.graph import call_layer, is_recurrent, layers_of, run_graph
-from keras_rnnkit.export.look_back import LookBack, obstacle, pads, pass_on, ways
 from keras_rnnkit.export.saved_model import is_stateful
 
 HINT = " (a layer that looks at several steps at once cannot stream)"

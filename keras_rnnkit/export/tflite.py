@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_rnnkit.convert import from_keras, has_stock_layers
+from keras_rnnkit.export.atomic_writes import check_target, whole
 from keras_rnnkit.export.checks import (
     CALIBRATED,
     TOLERANCE,
@@ -18,21 +19,20 @@ from keras_rnnkit.export.checks import (
     check_scales,
     check_types,
 )
-from keras_rnnkit.export.content import inspect_tflite
 from keras_rnnkit.export.converter import CONVERTER
 from keras_rnnkit.export.errors import layers_in
-from keras_rnnkit.export.files import check_target, whole
-from keras_rnnkit.export.finish import finished
+from keras_rnnkit.export.flatbuffer import inspect_tflite
+from keras_rnnkit.export.graph_rewrites import CONFLICT, rescale_joins
 from keras_rnnkit.export.names import by_signature
 from keras_rnnkit.export.policy import STATES, TFLitePolicy
-from keras_rnnkit.export.prepared import prepared
-from keras_rnnkit.export.proof import prove
+from keras_rnnkit.export.postprocess import finished
+from keras_rnnkit.export.prepare import prepared
 from keras_rnnkit.export.report import ExportReport
-from keras_rnnkit.export.rescale import CONFLICT, rescale_joins
 from keras_rnnkit.export.samples import calls_of, samples
 from keras_rnnkit.export.saved_model import write
-from keras_rnnkit.export.served import Answers, Forecast, Whole
-from keras_rnnkit.export.streamed import Streamed
+from keras_rnnkit.export.signatures import Answers, Forecast, Whole
+from keras_rnnkit.export.streaming import Streamed
+from keras_rnnkit.export.verification import prove
 
 LETTERS = 300  # of what the converter says
 

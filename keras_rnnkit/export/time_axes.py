@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from keras_rnnkit.arguments import check_positive_integer
+from keras_rnnkit.export.causal import looks_back
 from keras_rnnkit.export.graph import StoppedError, trace_calls
-from keras_rnnkit.export.look_back import looks_back
 
 BATCH = 2
 SIZES = 24, 240  # stand for an axis of any size; the second if the first is too short

@@ -4,9 +4,9 @@ from contextlib import ExitStack
 from functools import wraps
 
 from keras_rnnkit.export.errors import explained
-from keras_rnnkit.export.floats import OTHERS, in_float32
-from keras_rnnkit.export.stand_ins import stand_ins
-from keras_rnnkit.export.whole_model import check_kind, with_inputs
+from keras_rnnkit.export.float32 import OTHERS, in_float32
+from keras_rnnkit.export.layer_overrides import stand_ins
+from keras_rnnkit.export.model_inputs import check_kind, with_inputs
 from keras_rnnkit.seq2seq import Seq2Seq
 
 

@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from keras_rnnkit.export.flat import shaped, with_flat_rows
+from keras_rnnkit.export.flatten import shaped, with_flat_rows
 from keras_rnnkit.recurrence import run_each, write_at, written_out
 
 nest = tf.nest

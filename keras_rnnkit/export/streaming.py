@@ -9,8 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from keras_rnnkit.export.names import named_outputs
-from keras_rnnkit.export.proof import as_traced
-from keras_rnnkit.export.runtime import StreamingModel
 from keras_rnnkit.export.samples import random_calls, tokens_of
 from keras_rnnkit.export.saved_model import (
     RESET,
@@ -19,9 +17,11 @@ from keras_rnnkit.export.saved_model import (
     is_stateful,
     serve,
 )
-from keras_rnnkit.export.served import Whole
-from keras_rnnkit.export.steps import Search, check_names
+from keras_rnnkit.export.signatures import Whole
 from keras_rnnkit.export.stream_plan import HINT, Plan, is_close, sources_of
+from keras_rnnkit.export.tflite_models import StreamingModel
+from keras_rnnkit.export.time_axes import Search, check_names
+from keras_rnnkit.export.verification import as_traced
 from keras_rnnkit.internals import all_layers
 from keras_rnnkit.recurrence import Policy
 

@@ -3,10 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_rnnkit.export.blocks import in_blocks
+from keras_rnnkit.export.block_loop import in_blocks
 from keras_rnnkit.export.policy import Measuring
-from keras_rnnkit.export.proof import as_traced
-from keras_rnnkit.export.runtime import TFLiteModel
 from keras_rnnkit.export.samples import random_calls, tokens_of
 from keras_rnnkit.export.saved_model import (
     FORECAST,
@@ -20,7 +18,9 @@ from keras_rnnkit.export.saved_model import (
     source_spec,
     source_tokens,
 )
-from keras_rnnkit.export.steps import of_one_input
+from keras_rnnkit.export.tflite_models import TFLiteModel
+from keras_rnnkit.export.time_axes import of_one_input
+from keras_rnnkit.export.verification import as_traced
 from keras_rnnkit.internals import all_layers
 
 

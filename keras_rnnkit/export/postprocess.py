@@ -7,8 +7,8 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_rnnkit.export.content import IDENTIFIER, parse
-from keras_rnnkit.export.mend import mend_scales
+from keras_rnnkit.export.flatbuffer import IDENTIFIER, parse
+from keras_rnnkit.export.scale_repair import mend_scales
 
 FUSED_OPTIONS = schema.UnidirectionalSequenceLSTMOptionsT
 HIDDEN_STATE, CELL_STATE = 18, 19  # the places of a fused LSTM's states

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import tree
 
 from keras_rnnkit.cells import LSTMCell
-from keras_rnnkit.export.blocks import TURN
+from keras_rnnkit.export.block_loop import TURN
 from keras_rnnkit.export.fused import fused_lstm
 from keras_rnnkit.recurrence import is_known_zero
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from keras_rnnkit.arguments import takes
 from keras_rnnkit.convert import is_stock, stand_in
-from keras_rnnkit.export.flat import shaped
+from keras_rnnkit.export.flatten import shaped
 from keras_rnnkit.internals import all_layers
 from keras_rnnkit.recurrence import DEFAULT, current_policy
 
