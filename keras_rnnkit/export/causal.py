@@ -1,37 +1,37 @@
-"""Layers that look at earlier steps without being recurrent, and how they stream.
+"""Streams causal convolutions, which read earlier steps without being recurrent.
 
-What such a layer saw last is a state, zeros at first, as the padding that it takes the
-place of. `LOOK_BACK` tells for each class how far it looks; another class that
-convolves with `padding="valid"` over what it saw last and sees now is one entry more.
+The last inputs of such a layer become a state, which begins with zeros in place of the
+padding. `CONTEXT_STEPS` has the number of earlier steps that each class reads. To
+support another class of convolutions with `padding="valid"`, add an entry.
 """
 
 import keras
 import tensorflow as tf
 
 
-def steps_back(layer) -> int:
-    """How many steps before its own a convolution looks at."""
+def convolution_context(layer) -> int:
+    """Returns how many earlier steps a convolution reads."""
     return (layer.kernel_size[0] - 1) * layer.dilation_rate[0]
 
 
-LOOK_BACK = {
-    keras.layers.Conv1D: steps_back,
-    keras.layers.DepthwiseConv1D: steps_back,
-    keras.layers.SeparableConv1D: steps_back,
+CONTEXT_STEPS = {
+    keras.layers.Conv1D: convolution_context,
+    keras.layers.DepthwiseConv1D: convolution_context,
+    keras.layers.SeparableConv1D: convolution_context,
 }
 
 
-class LookBack:
-    """A layer of `LOOK_BACK`, called with some steps at a time.
+class StreamingConvolution:
+    """A layer of `CONTEXT_STEPS`, called with some steps at a time.
 
     Args:
-        layer: a layer that has been built; a copy of it is made for `padding="valid"`.
-        features: int, of its inputs.
+        layer: a built layer; it is copied with `padding="valid"`.
+        features: int, number of input features.
     """
 
     def __init__(self, layer, features):
         self.name = layer.name
-        self.steps = LOOK_BACK[type(layer)](layer)
+        self.steps = CONTEXT_STEPS[type(layer)](layer)
         self._layer = type(layer).from_config(layer.get_config() | {"padding": "valid"})
         self._layer.build((None, None, features))
         self._layer.set_weights(layer.get_weights())
@@ -44,71 +44,71 @@ class LookBack:
         return self._layer(x)
 
 
-def pass_on(stream, x):
-    """What becomes of zeros that are put before a sequence: a `LookBack` has them."""
+def skip_padding(stream, x):
+    """Replaces zero padding, whose zeros the following `StreamingConvolution` adds."""
     del stream
     return x
 
 
-def looks_back(layer) -> bool:
-    """Whether it pads its inputs itself, with zeros before the first step."""
+def is_causal_convolution(layer) -> bool:
+    """Returns whether a layer pads its inputs with zeros before the first step."""
     return (
-        type(layer) in LOOK_BACK
+        type(layer) in CONTEXT_STEPS
         and layer.padding == "causal"
         and _keeps_steps(layer)
-        and LOOK_BACK[type(layer)](layer) > 0
+        and CONTEXT_STEPS[type(layer)](layer) > 0
     )
 
 
-def pads(layer) -> bool:
-    """Whether it puts zeros before and after a sequence."""
+def is_zero_padding(layer) -> bool:
+    """Returns whether a layer adds zeros before and after a sequence."""
     return type(layer) is keras.layers.ZeroPadding1D
 
 
-def ways(calls, outputs) -> dict:
-    """How the calls of a model stream that keep a state, by their numbers.
+def streaming_handlers(calls, outputs) -> dict:
+    """Returns what replaces the calls of convolutions and their padding in a stream.
 
     Args:
         calls: list of `Call`, in order.
-        outputs: list of tensors, of the model.
+        outputs: list of the model's output tensors.
 
     Returns:
-        dict of `LookBack` and `pass_on`.
+        dict of `StreamingConvolution` and `skip_padding` by the index of the call.
     """
-    found, made = {}, {}
+    handlers, convolutions = {}, {}
 
-    def look_back(number):
-        call = calls[number]
-        if id(call.layer) not in made:
-            made[id(call.layer)] = LookBack(call.layer, call.inputs[0].shape[-1])
-        found[number] = made[id(call.layer)]
+    def add_convolution(number):
+        layer, (x, *_) = calls[number].layer, calls[number].inputs
+        if id(layer) not in convolutions:
+            convolutions[id(layer)] = StreamingConvolution(layer, x.shape[-1])
+        handlers[number] = convolutions[id(layer)]
 
     for number, call in enumerate(calls):
-        if looks_back(call.layer):
-            look_back(number)
-        if pads(call.layer):
+        if is_causal_convolution(call.layer):
+            add_convolution(number)
+        if is_zero_padding(call.layer):
             (padded,) = call.outputs
             users = [n for n, c in enumerate(calls) if _has(c.inputs, padded)]
-            fits = all(_is_padded(calls[n].layer, call.layer) for n in users)
+            fits = all(_is_padding_of(calls[n].layer, call.layer) for n in users)
             if users and fits and not _has(outputs, padded):
-                found[number] = pass_on
+                handlers[number] = skip_padding
                 for user in users:
-                    look_back(user)
-    return found
+                    add_convolution(user)
+    return handlers
 
 
 def _has(tensors, tensor):
     return any(each is tensor for each in tensors)
 
 
-def _is_padded(layer, padding):
-    """Whether zeros before the first step are as many as a convolution looks back."""
+def _is_padding_of(layer, padding):
+    """Returns whether a layer pads with as many zeros as a convolution reads back."""
     return (
-        type(layer) in LOOK_BACK
+        type(layer) in CONTEXT_STEPS
         and layer.padding == "valid"
         and _keeps_steps(layer)
         and padding.data_format == "channels_last"
-        and tuple(padding.padding) == (LOOK_BACK[type(layer)](layer), 0)
+        and tuple(padding.padding) == (CONTEXT_STEPS[type(layer)](layer), 0)
     )
 
 
@@ -116,18 +116,18 @@ def _keeps_steps(layer):
     return layer.strides[0] == 1 and layer.data_format == "channels_last"
 
 
-def obstacle(layer, otherwise) -> str:
-    """Why a layer cannot stream that keeps no state."""
+def reason_against(layer, otherwise) -> str:
+    """Returns why a layer that is not recurrent cannot stream."""
     padding = getattr(layer, "padding", None)
     if padding == "same":
-        return "`padding='same'` looks ahead: take 'causal'"
+        return "`padding='same'` looks ahead: use 'causal'"
     if max(getattr(layer, "strides", None) or [1]) > 1:
         return f"it returns fewer steps than it takes, with `strides={layer.strides}`"
-    if pads(layer):
+    if is_zero_padding(layer):
         return (
             "its zeros must be before the first step, as many as the convolutions that "
             f"take them look back; received `padding={padding}`"
         )
-    if type(layer) in LOOK_BACK and padding == "valid":
-        return "`padding='valid'` returns fewer steps than it takes: take 'causal'"
+    if type(layer) in CONTEXT_STEPS and padding == "valid":
+        return "`padding='valid'` returns fewer steps than it takes: use 'causal'"
     return otherwise

@@ -1,8 +1,8 @@
-"""What stands in for layers of Keras while a model is traced for a file.
+"""Overrides `call` of Keras layers while a model is traced for an export.
 
-The model itself stays as it is: for as long as an export lasts, its layers have another
-`call`, which steps in where an export is traced and nowhere else. So layers are found
-within a user's own layers and models too, which cannot be rebuilt from outside.
+The model is not rebuilt: during an export its layers have another `call`, which takes
+effect in the trace of the export only. This also reaches layers within a user's own
+layers and models, which cannot be rebuilt from outside.
 """
 
 import threading
@@ -13,26 +13,27 @@ import keras
 import tensorflow as tf
 
 from keras_rnnkit.arguments import takes
-from keras_rnnkit.convert import is_stock, stand_in
-from keras_rnnkit.export.flatten import shaped
+from keras_rnnkit.convert import as_portable_layer, is_stock
+from keras_rnnkit.export.flatten import with_static_shape
 from keras_rnnkit.internals import all_layers
 from keras_rnnkit.recurrence import DEFAULT, current_policy
 
-_turn = threading.RLock()  # one export at a time has its stand-ins in a model
+_lock = threading.RLock()  # only one export at a time overrides layers
 
 
 @contextmanager
-def stand_ins(model, recurrent):
-    """Has stand-ins called in place of layers of Keras.
+def override_layer_calls(model, recurrent):
+    """Overrides `call` of layers of Keras within the context.
 
     Args:
-        recurrent: bool, whether for recurrent layers too.
+        model: a model, which has its own `call`s again afterwards.
+        recurrent: bool, whether to override recurrent layers too.
     """
-    with _turn:
+    with _lock:
         calls = {}
         for layer in all_layers(model):
-            if call := call_of_stand_in(layer, recurrent):
-                calls[layer] = while_exported(call, layer.call)
+            if call := override_of(layer, recurrent):
+                calls[layer] = during_export(call, layer.call)
         try:
             for layer, call in calls.items():
                 vars(layer)["call"] = call
@@ -42,18 +43,20 @@ def stand_ins(model, recurrent):
                 vars(layer).pop("call", None)
 
 
-def call_of_stand_in(layer, recurrent):
-    """What is to be called in place of a layer, or None for the layer itself."""
+def override_of(layer, recurrent):
+    """Returns what replaces `call` of a layer, or None to keep it."""
     if isinstance(layer, keras.layers.TimeDistributed):
-        return partial(call_at_once, layer)
+        return partial(call_all_steps_at_once, layer)
     if recurrent and is_stock(layer):
-        new = stand_in(layer)
-        # Of its class: as an attribute it may be the one that stands in.
-        return partial(type(new).call, new)
+        portable = as_portable_layer(layer)
+        # Looked up in the class, as the attribute may be overridden.
+        return partial(type(portable).call, portable)
     return None
 
 
-def while_exported(call, otherwise):
+def during_export(call, otherwise):
+    """Returns a function that runs `call` in an export, and else `otherwise`."""
+
     @wraps(otherwise)
     def run(*args, **kwargs):
         chosen = otherwise if current_policy() is DEFAULT else call
@@ -62,11 +65,11 @@ def while_exported(call, otherwise):
     return run
 
 
-def call_at_once(layer, inputs, training=None, mask=None):
-    """Calls what `TimeDistributed` wraps, once for the steps of all rows.
+def call_all_steps_at_once(layer, inputs, training=None, mask=None):
+    """Calls the layer in a `TimeDistributed` once, for the steps of all rows.
 
-    Keras goes over steps whose number is known, one after the other; where it is not,
-    Keras 3.15 goes over the rows of a graph instead.
+    Keras loops over the steps if their number is known; if not, Keras 3.15 loops over
+    the rows of the batch instead.
     """
     if inputs.shape[1] is not None:
         return type(layer).call(layer, inputs, training=training, mask=mask)
@@ -75,8 +78,8 @@ def call_at_once(layer, inputs, training=None, mask=None):
     def fold(x):
         shape = tf.concat([tf.reduce_prod(sizes, keepdims=True), tf.shape(x)[2:]], 0)
         if 0 not in x.shape[2:] and None not in x.shape[2:]:
-            shape = [-1, *x.shape[2:]]  # of which the converter knows the sizes
-        return shaped(tf.reshape(x, shape), [None, *x.shape[2:]])
+            shape = [-1, *x.shape[2:]]  # a static shape for the converter
+        return with_static_shape(tf.reshape(x, shape), [None, *x.shape[2:]])
 
     kwargs = {"mask": fold(mask)} if mask is not None and takes(inner, "mask") else {}
     if takes(inner, "training"):
@@ -84,4 +87,4 @@ def call_at_once(layer, inputs, training=None, mask=None):
     with tf.name_scope(inner.name):
         y = inner.call(fold(inputs), **kwargs)
     outputs = tf.reshape(y, tf.concat([sizes, tf.shape(y)[1:]], 0))
-    return shaped(outputs, [*inputs.shape[:2], *y.shape[1:]])
+    return with_static_shape(outputs, [*inputs.shape[:2], *y.shape[1:]])

@@ -1,21 +1,21 @@
-"""A model made ready for an export, and its own again after it."""
+"""Prepares a model for an export, and restores it afterwards."""
 
 from contextlib import ExitStack
 from functools import wraps
 
-from keras_rnnkit.export.errors import explained
-from keras_rnnkit.export.float32 import OTHERS, in_float32
-from keras_rnnkit.export.layer_overrides import stand_ins
-from keras_rnnkit.export.model_inputs import check_kind, with_inputs
+from keras_rnnkit.export.errors import explain_errors
+from keras_rnnkit.export.float32 import OTHER_DTYPES, compute_in_float32
+from keras_rnnkit.export.layer_overrides import override_layer_calls
+from keras_rnnkit.export.model_inputs import as_functional, check_kind
 from keras_rnnkit.seq2seq import Seq2Seq
 
 
-def prepared(*, for_tflite):
-    """Has an exporter, whose first argument is a model, receive one that it can trace.
+def with_prepared_model(*, for_tflite):
+    """Decorates an exporter, so that its first argument is a model that can be traced.
 
     Args:
-        for_tflite: bool, whether the model has to be written in what TFLite knows:
-            loops of this package, and float32.
+        for_tflite: bool, whether to use what TFLite supports: the loops of this package
+            and float32.
     """
 
     def decorate(export):
@@ -23,12 +23,12 @@ def prepared(*, for_tflite):
         def run(model, *args, **kwargs):
             check_kind(model)
             with ExitStack() as stack:
-                stack.enter_context(explained(model))
+                stack.enter_context(explain_errors(model))
                 if for_tflite:
-                    stack.enter_context(in_float32(model))
-                stack.enter_context(stand_ins(model, recurrent=for_tflite))
+                    stack.enter_context(compute_in_float32(model))
+                stack.enter_context(override_layer_calls(model, recurrent=for_tflite))
                 if not isinstance(model, Seq2Seq):
-                    model = with_inputs(model, OTHERS if for_tflite else ())
+                    model = as_functional(model, OTHER_DTYPES if for_tflite else ())
                 return export(model, *args, **kwargs)
 
         return run

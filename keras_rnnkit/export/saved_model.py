@@ -7,8 +7,8 @@ import keras
 import tensorflow as tf
 
 from keras_rnnkit.arguments import check_positive_integer
-from keras_rnnkit.export.atomic_writes import check_target, whole
-from keras_rnnkit.export.checks import check_answers, resources_of
+from keras_rnnkit.export.atomic_writes import atomic_write, check_target
+from keras_rnnkit.export.checks import check_seq2seq, tracked_resources
 from keras_rnnkit.export.graph import call_model
 from keras_rnnkit.export.names import (
     by_signature,
@@ -16,16 +16,16 @@ from keras_rnnkit.export.names import (
     named_outputs,
     signature_names,
 )
-from keras_rnnkit.export.prepare import prepared
+from keras_rnnkit.export.prepare import with_prepared_model
 from keras_rnnkit.export.samples import (
-    calls_of,
+    known_words,
     random_calls,
     samples,
-    tokens_of,
-    words_of,
+    split_into_calls,
+    vocabulary_sizes,
 )
-from keras_rnnkit.export.time_axes import Search, of_one_input
-from keras_rnnkit.export.verification import FORECAST, prove_saved_model
+from keras_rnnkit.export.time_axes import TimeAxisSearch, steps_of_input
+from keras_rnnkit.export.verification import FORECAST, verify_saved_model
 from keras_rnnkit.internals import all_layers
 from keras_rnnkit.recurrence import Policy
 from keras_rnnkit.reservoir.forecast import check_closed, closed_loop
@@ -35,7 +35,7 @@ STEP, RESET = "step", "reset"
 GENERATE, BEAM = "generate", "generate_beam"
 
 
-@prepared(for_tflite=False)
+@with_prepared_model(for_tflite=False)
 def export_saved_model(
     model: keras.Model,
     path,
@@ -79,7 +79,7 @@ def export_saved_model(
             wrong argument; a difference.
     """
     check_target(path, folder=True)
-    if check_answers(model, max_length, forecast=forecast):
+    if check_seq2seq(model, max_length, forecast=forecast):
         spec = source_spec(batch_size, time_steps)
         beam = {"beam_width": beam_width, "length_penalty": length_penalty}
         endpoints = {
@@ -87,7 +87,7 @@ def export_saved_model(
             BEAM: (answer(model, max_length, "beam", **beam), [spec]),
         }
         drawn = random_calls([spec], tokens=source_tokens(model))
-        return write_whole(
+        return write_and_verify(
             path, model, endpoints, dict.fromkeys(endpoints, drawn), check
         )
     stateful = [layer for layer in all_layers(model) if is_stateful(layer)]
@@ -96,7 +96,7 @@ def export_saved_model(
     specs = input_signature(model, batch_size, time_steps)
 
     def step(**inputs):
-        return serve(model, **inputs)
+        return call_by_name(model, **inputs)
 
     def reset():
         for layer in stateful:
@@ -112,18 +112,18 @@ def export_saved_model(
         endpoints = {SIGNATURE: (step, specs)}
     if forecast is not None:
         endpoints |= forecast_endpoint(model, forecast, batch_size)
-    tokens, words = tokens_of(model), words_of(all_layers(model))
+    tokens, words = vocabulary_sizes(model), known_words(all_layers(model))
     drawn = {
         name: random_calls(specs, tokens=tokens, words=words)
         for name, (_, specs) in endpoints.items()
     }
     if stateful:
         drawn = {RESET: [{}], STEP: drawn[STEP]}
-    with kept_states(stateful):
-        return write_whole(path, model, endpoints, drawn, check)
+    with preserve_states(stateful):
+        return write_and_verify(path, model, endpoints, drawn, check)
 
 
-def write_whole(path, model, endpoints, drawn, check) -> Path:
+def write_and_verify(path, model, endpoints, drawn, check) -> Path:
     """Writes a SavedModel in ordinary ops, which appears once it is whole, and right.
 
     Args:
@@ -134,16 +134,16 @@ def write_whole(path, model, endpoints, drawn, check) -> Path:
     if check is not True and check is not False:
         name, (_, specs) = next(iter(endpoints.items()))
         given = samples("check", by_signature(model, check), specs)
-        drawn = drawn | {name: calls_of(given, specs)}
-    with whole(path, folder=True) as folder:
-        write(folder, endpoints, Policy(compiled=False), resources_of(model))
+        drawn = drawn | {name: split_into_calls(given, specs)}
+    with atomic_write(path, folder=True) as folder:
+        write(folder, endpoints, Policy(compiled=False), tracked_resources(model))
         if check is not False:
-            prove_saved_model(folder, model, endpoints, drawn)
+            verify_saved_model(folder, model, endpoints, drawn)
     return Path(path)
 
 
 @contextmanager
-def kept_states(layers):
+def preserve_states(layers):
     """Gives stateful layers the states back that they had before."""
     kept = [[state.numpy() for state in layer.states] for layer in layers]
     try:
@@ -173,7 +173,7 @@ def answer(model, max_length, method="greedy", **options):
 
 def source_spec(batch_size, time_steps):
     """What a `Seq2Seq` answers, of any number of steps unless one is given."""
-    steps = of_one_input(time_steps, "source")
+    steps = steps_of_input(time_steps, "source")
     steps = None if steps == "model" else steps
     return tf.TensorSpec((batch_size, steps), tf.int32, "source")
 
@@ -240,7 +240,7 @@ def write(folder, endpoints, policy, resources=()):
         archive.write_out(str(folder), verbose=False)
 
 
-def serve(model, /, **inputs) -> dict:
+def call_by_name(model, /, **inputs) -> dict:
     """Runs the model's inference on inputs by name; returns its outputs by name."""
     flat = [inputs[name] for name in signature_names(model)]
     sequential = isinstance(model, keras.Sequential)
@@ -254,7 +254,7 @@ def input_signature(model, batch_size=None, time_steps="model") -> list[tf.Tenso
     names = input_names(model)
     shapes = [[batch_size, *x.shape[1:]] for x in model.inputs]
     if time_steps != "model":
-        found = Search(model, names).steps_of(time_steps)
+        found = TimeAxisSearch(model, names).steps_of(time_steps)
         for name, (axis, steps) in found.items():
             shapes[names.index(name)][axis] = steps
     return [

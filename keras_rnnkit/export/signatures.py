@@ -3,24 +3,24 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_rnnkit.export.block_loop import in_blocks
-from keras_rnnkit.export.policy import Measuring
-from keras_rnnkit.export.samples import random_calls, tokens_of
+from keras_rnnkit.export.block_loop import run_in_blocks
+from keras_rnnkit.export.policy import RangeRecorder
+from keras_rnnkit.export.samples import random_calls, vocabulary_sizes
 from keras_rnnkit.export.saved_model import (
     FORECAST,
     GENERATE,
     SIGNATURE,
     answer,
+    call_by_name,
     forecast_endpoint,
     input_signature,
     is_stateful,
-    serve,
     source_spec,
     source_tokens,
 )
 from keras_rnnkit.export.tflite_models import TFLiteModel
-from keras_rnnkit.export.time_axes import of_one_input
-from keras_rnnkit.export.verification import as_traced
+from keras_rnnkit.export.time_axes import steps_of_input
+from keras_rnnkit.export.verification import traced_function
 from keras_rnnkit.internals import all_layers
 
 
@@ -50,19 +50,19 @@ class Whole:
                     "received `stateful=True`: pass `streaming=True`"
                 )
         self.model = model
-        self._run = as_traced(lambda **inputs: serve(model, **inputs))
+        self._run = traced_function(lambda **inputs: call_by_name(model, **inputs))
         self.specs = input_signature(model, batch_size, time_steps)
 
     def random_calls(self):
         """Inputs to compare on."""
-        return random_calls(self.specs, self.unit, tokens_of(self.model))
+        return random_calls(self.specs, self.unit, vocabulary_sizes(self.model))
 
     def endpoints(self, policy):
         """The signatures, `(function, specs)` by name, the first the one that runs."""
 
         def run(**inputs):
             policy.begin()
-            return serve(self.model, **inputs)
+            return call_by_name(self.model, **inputs)
 
         return {SIGNATURE: (run, self.specs)}
 
@@ -85,8 +85,8 @@ class Whole:
         """The inputs of the first signature to calibrate on, call by call; `policy`
         gets the ranges of the layers."""
         rows = {name: np.concatenate([c[name] for c in calls]) for name in calls[0]}
-        with Measuring(policy.ranges).active():
-            serve(self.model, **rows)
+        with RangeRecorder(policy.ranges).active():
+            call_by_name(self.model, **rows)
         return calls
 
 
@@ -107,14 +107,16 @@ class Forecast(Whole):
             )
         self.model = model
         self._arguments = model, steps, batch_size
-        steps = of_one_input(time_steps, "warmup")
+        steps = steps_of_input(time_steps, "warmup")
         self._warmup = None if steps == "model" else steps
         endpoint = forecast_endpoint(*self._arguments, self._warmup)
         ((run, self.specs),) = endpoint.values()
-        self._run = as_traced(run)
+        self._run = traced_function(run)
 
     def endpoints(self, policy):
-        endpoint = forecast_endpoint(*self._arguments, self._warmup, write=in_blocks)
+        endpoint = forecast_endpoint(
+            *self._arguments, self._warmup, write=run_in_blocks
+        )
         ((name, (run, specs)),) = endpoint.items()
         layers = {layer.name for layer in all_layers(self.model)}
 
@@ -150,7 +152,7 @@ class Answers(Whole):
         self.model = model
         self.specs = [source_spec(batch_size, time_steps)]
         self._answer = answer(model, max_length)
-        self._run = as_traced(self._answer)
+        self._run = traced_function(self._answer)
 
     def random_calls(self):
         return random_calls(self.specs, tokens=source_tokens(self.model))

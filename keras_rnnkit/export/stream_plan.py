@@ -7,7 +7,13 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from keras_rnnkit.export.causal import LookBack, obstacle, pads, pass_on, ways
+from keras_rnnkit.export.causal import (
+    StreamingConvolution,
+    is_zero_padding,
+    obstacle,
+    skip_padding,
+    ways,
+)
 from keras_rnnkit.export.graph import call_layer, is_recurrent, layers_of, run_graph
 from keras_rnnkit.export.saved_model import is_stateful
 
@@ -15,11 +21,11 @@ HINT = " (a layer that looks at several steps at once cannot stream)"
 TOLERANCE = 1e-3  # above which an output is another one, over its largest value
 
 
-class Plan:
+class StreamPlan:
     """What the calls of a model do with the steps of a stream.
 
     Args:
-        search: `Search`, of the model.
+        search: `TimeAxisSearch`, of the model.
         places: list of `(input, axis)`, the steps.
 
     Attributes:
@@ -35,9 +41,9 @@ class Plan:
         (short, outputs), (long, longer) = map(search.trace, sizes)
         pairs = [pair for pair in zip(short, long, strict=True) if not pair[0].level]
         self.calls = [call for call, _ in pairs]
-        self.axes = [list(map(grown, a.outputs, b.outputs)) for a, b in pairs]
-        self.output_axes = tree.map_structure(grown, outputs, longer)
-        along = [1 in map(grown, a.inputs, b.inputs) for a, b in pairs]
+        self.axes = [list(map(changed_axis, a.outputs, b.outputs)) for a, b in pairs]
+        self.output_axes = tree.map_structure(changed_axis, outputs, longer)
+        along = [1 in map(changed_axis, a.inputs, b.inputs) for a, b in pairs]
         self._recurrent = [
             is_along and call.is_recurrent
             for call, is_along in zip(self.calls, along, strict=True)
@@ -50,10 +56,12 @@ class Plan:
         found = ways(self.calls, tree.flatten(outputs))
         self._ways = {number: way for number, way in found.items() if along[number]}
         for number, call in enumerate(self.calls):
-            if along[number] and number not in found and pads(call.layer):
+            if along[number] and number not in found and is_zero_padding(call.layer):
                 raise cannot(call.layer, obstacle(call.layer, ""))
         self.memory = sum(
-            way.steps for way in self._ways.values() if isinstance(way, LookBack)
+            way.steps
+            for way in self._ways.values()
+            if isinstance(way, StreamingConvolution)
         )
 
     def run(self, inputs, policy, *, whole=False, seen=None):
@@ -96,7 +104,7 @@ class Plan:
             parts: list of these for each part.
         """
         for number, (call, axes) in enumerate(zip(self.calls, self.axes, strict=True)):
-            if self._ways.get(number) is pass_on:
+            if self._ways.get(number) is skip_padding:
                 continue
             for place, axis in enumerate(axes):
                 last = [part[number][place] for part in parts]
@@ -117,7 +125,7 @@ class Plan:
             raise cannot(inside[0], "its recurrent layers run along another axis")
         raise ValueError(f"`{self.model.name}` has no recurrent layer to stream")
 
-    def source_of(self, state) -> tuple[str, str]:
+    def initial_state_source(self, state) -> tuple[str, str]:
         """The names of a layer and of what computes its first state.
 
         Args:
@@ -137,7 +145,7 @@ class Plan:
         return call.layer.name, source.layer.name
 
 
-def grown(short, long):
+def changed_axis(short, long):
     """The axis whose size differs, of two tensors; None if all are equal."""
     pairs = zip(short.shape, long.shape, strict=True)
     return next((axis for axis, (n, m) in enumerate(pairs) if n != m), None)
@@ -176,7 +184,7 @@ def cannot(layer, why):
     return ValueError(f"`{layer.name}` cannot stream: {why}{HINT}")
 
 
-def sources_of(function, specs) -> tuple[dict[str, set], list]:
+def input_dependencies(function, specs) -> tuple[dict[str, set], list]:
     """The inputs that each output of a function is computed from, by their names.
 
     Args:

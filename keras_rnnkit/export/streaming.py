@@ -9,26 +9,31 @@ import numpy as np
 import tensorflow as tf
 
 from keras_rnnkit.export.names import named_outputs
-from keras_rnnkit.export.samples import random_calls, tokens_of
+from keras_rnnkit.export.samples import random_calls, vocabulary_sizes
 from keras_rnnkit.export.saved_model import (
     RESET,
     STEP,
+    call_by_name,
     input_signature,
     is_stateful,
-    serve,
 )
 from keras_rnnkit.export.signatures import Whole
-from keras_rnnkit.export.stream_plan import HINT, Plan, is_close, sources_of
+from keras_rnnkit.export.stream_plan import (
+    HINT,
+    StreamPlan,
+    input_dependencies,
+    is_close,
+)
 from keras_rnnkit.export.tflite_models import StreamingModel
-from keras_rnnkit.export.time_axes import Search, check_names
-from keras_rnnkit.export.verification import as_traced
+from keras_rnnkit.export.time_axes import TimeAxisSearch, check_names
+from keras_rnnkit.export.verification import traced_function
 from keras_rnnkit.internals import all_layers
 from keras_rnnkit.recurrence import Policy
 
 CHECKED = 48  # steps, or more, that the layers are compared on before the conversion
 
 
-class Streamed(Whole):
+class StreamingSignatures(Whole):
     """A call takes some steps, and the states; see `Whole`.
 
     Args:
@@ -45,18 +50,18 @@ class Streamed(Whole):
         self.calibrated = calibrated
         whole = input_signature(model, batch_size)
         self.names = [spec.name for spec in whole]
-        search = Search(model, self.names)
+        search = TimeAxisSearch(model, self.names)
         steps, streams = steps_of_a_call(time_steps, self.names)
         found = search.steps_of(streams, asked="`streaming=True`")
         self.axes = {name: axis for name, (axis, _) in found.items()}
         self.unit = steps or 1
         self.specs = [self._with_steps(spec, None) for spec in whole]
         self.of_a_call = [self._with_steps(spec, steps) for spec in whole]
-        self.plan = Plan(
+        self.plan = StreamPlan(
             search, [(self.names.index(n), a) for n, a in self.axes.items()]
         )
         self._size = search.size
-        self._run = as_traced(self._whole)
+        self._run = traced_function(self._whole)
         self.sequences = named_outputs(self.plan.output_axes)
         self.taken = {*self.names, *self.sequences}
         self._find_inputs()
@@ -73,21 +78,21 @@ class Streamed(Whole):
         policy = Policy(compiled=False)
         stateful = any(map(is_stateful, all_layers(self.model)))
         with policy.active(), policy.streaming() if stateful else nullcontext():
-            return serve(self.model, **inputs)
+            return call_by_name(self.model, **inputs)
 
     def _find_inputs(self):
         """Finds which inputs the first states are computed from, and which the steps.
 
         Those that the first states alone need go into `reset` and not into `step`.
         """
-        sources, self.states = sources_of(self._first, self.of_a_call)
+        sources, self.states = input_dependencies(self._first, self.of_a_call)
         if not sources:
             self.plan.refuse()
         self._check_first_states()
         of_first = set().union(*sources.values()) - {*self.axes}
         self.of_reset = [s for s in self.of_a_call if s.name in of_first]
         step = partial(self._step, Policy(compiled=False))
-        sources, _ = sources_of(step, [*self.of_a_call, *self.states])
+        sources, _ = input_dependencies(step, [*self.of_a_call, *self.states])
         of_first -= set().union(*sources.values())
         self.of_step = [s for s in self.of_a_call if s.name not in of_first]
         if self.calibrated and (
@@ -107,7 +112,7 @@ class Streamed(Whole):
             first(**inputs).items(), first(**others).values(), strict=True
         ):
             if not is_close(other.numpy(), state.numpy()):
-                layer, source = self.plan.source_of(name)
+                layer, source = self.plan.initial_state_source(name)
                 raise ValueError(
                     f"`{layer}` cannot stream: it takes its first state from the model,"
                     f" where `{source}` computes it from the sequence"
@@ -186,7 +191,7 @@ class Streamed(Whole):
     def random_calls(self):
         """Inputs to compare on, of more steps than the layers look back."""
         times = math.ceil((self.plan.memory + 16) / (16 * self.unit))
-        return random_calls(self.specs, self.unit * times, tokens_of(self.model))
+        return random_calls(self.specs, self.unit * times, vocabulary_sizes(self.model))
 
     def endpoints(self, policy):
         step = partial(self._step, policy)

@@ -8,36 +8,36 @@ import keras
 import numpy as np
 
 from keras_rnnkit.convert import from_keras, has_stock_layers
-from keras_rnnkit.export.atomic_writes import check_target, whole
+from keras_rnnkit.export.atomic_writes import atomic_write, check_target
 from keras_rnnkit.export.checks import (
     CALIBRATED,
     TOLERANCE,
-    check_answers,
     check_arguments,
     check_form,
     check_ops,
     check_scales,
+    check_seq2seq,
     check_types,
 )
 from keras_rnnkit.export.converter import CONVERTER
 from keras_rnnkit.export.errors import layers_in
 from keras_rnnkit.export.flatbuffer import inspect_tflite
-from keras_rnnkit.export.graph_rewrites import CONFLICT, rescale_joins
+from keras_rnnkit.export.graph_rewrites import SCALE_CONFLICT, rescale_joins
 from keras_rnnkit.export.names import by_signature
 from keras_rnnkit.export.policy import STATES, TFLitePolicy
-from keras_rnnkit.export.postprocess import finished
-from keras_rnnkit.export.prepare import prepared
+from keras_rnnkit.export.postprocess import postprocess
+from keras_rnnkit.export.prepare import with_prepared_model
 from keras_rnnkit.export.report import ExportReport
-from keras_rnnkit.export.samples import calls_of, samples
+from keras_rnnkit.export.samples import samples, split_into_calls
 from keras_rnnkit.export.saved_model import write
 from keras_rnnkit.export.signatures import Answers, Forecast, Whole
-from keras_rnnkit.export.streaming import Streamed
-from keras_rnnkit.export.verification import prove
+from keras_rnnkit.export.streaming import StreamingSignatures
+from keras_rnnkit.export.verification import verify_tflite
 
 LETTERS = 300  # of what the converter says
 
 
-@prepared(for_tflite=True)
+@with_prepared_model(for_tflite=True)
 def export_tflite(
     model: keras.Model,
     path,
@@ -122,7 +122,7 @@ def export_tflite(
             f"`forecast={forecast}`"
         )
     tolerance = TOLERANCE[quantize] if tolerance is None else tolerance
-    answers = check_answers(model, max_length, streaming, forecast)
+    answers = check_seq2seq(model, max_length, streaming, forecast)
     check_form(model, form)
     check_types(model)
     CONVERTER.start()
@@ -134,7 +134,7 @@ def export_tflite(
     elif forecast is not None:
         served = Forecast(*arguments, forecast)
     else:
-        served = (Streamed if streaming else Whole)(*arguments)
+        served = (StreamingSignatures if streaming else Whole)(*arguments)
     if quantize == "int16x8" and not all(s.dtype.is_floating for s in served.specs):
         raise ValueError(
             "`quantize='int16x8'` needs inputs of floats; received "
@@ -144,28 +144,30 @@ def export_tflite(
     if representative_data is not None:
         data = by_signature(model, representative_data)
         data = samples("representative_data", data, served.specs)
-        data = calls = calls_of(data, served.specs)
+        data = calls = split_into_calls(data, served.specs)
     if check is not True:
         check = by_signature(model, check)
-        calls = calls_of(samples("check", check, served.specs), served.specs)
+        calls = split_into_calls(samples("check", check, served.specs), served.specs)
 
     policy = TFLitePolicy(form, quantized=quantize)
     if quantize in CALIBRATED:
         data = served.calibration(data, policy)
-    with whole(path) as new, tempfile.TemporaryDirectory() as folder:
+    with atomic_write(path) as new, tempfile.TemporaryDirectory() as folder:
         endpoints = served.endpoints(policy)
         write(folder, endpoints, policy)
         if policy.refusals:
             raise ValueError("; ".join(dict.fromkeys(policy.refusals)))
         content = convert(model, folder, endpoints, quantize, data)
-        content = finished(content, next(iter(endpoints)), policy.ranges.get(STATES, 0))
+        content = postprocess(
+            content, next(iter(endpoints)), policy.ranges.get(STATES, 0)
+        )
         found = inspect_tflite(content)
         check_ops(found.counted, policy)
         check_scales(content)
         new.write_bytes(content)
         CONVERTER.attempt(str(new))
         try:
-            figures = prove(served, content, calls, tolerance, quantize)
+            figures = verify_tflite(served, content, calls, tolerance, quantize)
         except RuntimeError as error:
             raise RuntimeError(
                 f"LiteRT cannot run the file for `{model.name}`: nothing was written. "
@@ -197,7 +199,7 @@ def convert(model, folder, endpoints, quantize, data) -> bytes:
         try:
             CONVERTER.convert(**request)
         except ValueError as error:
-            if CONFLICT not in str(error):
+            if SCALE_CONFLICT not in str(error):
                 raise
             rescale_joins(folder)
             CONVERTER.convert(**request)

@@ -73,7 +73,7 @@ class File:
         return list(self._inputs)
 
     @property
-    def output_steps(self) -> dict[str, float]:
+    def output_scales(self) -> dict[str, float]:
         """The scales of its outputs by name, 0 for values that stand for themselves."""
         _, returned = self._details[self._signature]
         return {name: float(each["quantization"][0]) for name, each in returned.items()}
@@ -100,7 +100,9 @@ class File:
             if self._interpreter is None:
                 self._take(Interpreter(model_content=self._content))
             outputs = self._runners[signature](**given)
-        return {name: dequantized(y, returned[name]) for name, y in outputs.items()}
+        return {
+            name: dequantize_output(y, returned[name]) for name, y in outputs.items()
+        }
 
     def named(self, x, inputs: dict) -> dict:
         """The inputs by name.
@@ -350,7 +352,7 @@ def quantized(name, x, details):
     return x.astype(dtype)
 
 
-def dequantized(y, details):
+def dequantize_output(y, details):
     """A file's output as float, or as it is."""
     scale, zero = details["quantization"]
     return ((y.astype("float32") - zero) * scale).astype("float32") if scale else y

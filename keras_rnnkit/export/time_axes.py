@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from keras_rnnkit.arguments import check_positive_integer
-from keras_rnnkit.export.causal import looks_back
-from keras_rnnkit.export.graph import StoppedError, trace_calls
+from keras_rnnkit.export.causal import is_causal_convolution
+from keras_rnnkit.export.graph import LayerCallError, trace_calls
 
 BATCH = 2
 SIZES = 24, 240  # stand for an axis of any size; the second if the first is too short
@@ -22,7 +22,7 @@ def check_time_steps(time_steps):
             )
 
 
-def of_one_input(time_steps, name):
+def steps_of_input(time_steps, name):
     """The number of steps of a model with only one input that has any, or "model"."""
     if not isinstance(time_steps, dict):
         return time_steps
@@ -55,7 +55,7 @@ class Trial:
         return self.level is not None and self.stopped is None
 
 
-class Search:
+class TimeAxisSearch:
     """Doubles sizes of a model's inputs and looks at the layers that run along them.
 
     Args:
@@ -76,7 +76,7 @@ class Search:
             try:
                 self.base, _ = self.trace({})
                 break
-            except StoppedError as error:
+            except LayerCallError as error:
                 self.base, stopped = error.calls, error
         else:
             raise ValueError(
@@ -143,12 +143,12 @@ class Search:
         stopped = None
         try:
             calls, _ = self.trace(sizes)
-        except StoppedError as error:
+        except LayerCallError as error:
             calls, stopped = error.calls, _name(error.calls)
         level = None
         along = any(call.is_recurrent for call in self.base)
         for call, before in zip(calls, self.base, strict=False):
-            if not (call.is_recurrent if along else looks_back(call.layer)):
+            if not (call.is_recurrent if along else is_causal_convolution(call.layer)):
                 continue
             pairs = list(zip(call.inputs, before.inputs, strict=True))
             moves = any(x.shape[1:2] != y.shape[1:2] for x, y in pairs)
@@ -164,7 +164,7 @@ class Search:
 
         If there are some of unknown size, these alone.
         """
-        if not any(c.is_recurrent or looks_back(c.layer) for c in self.base):
+        if not any(c.is_recurrent or is_causal_convolution(c.layer) for c in self.base):
             raise ValueError(
                 f"`{self.model.name}` has no recurrent layer to stream or to give "
                 f"another number of steps; received {asked}"

@@ -1,4 +1,4 @@
-"""The proof that a file gives the answers of its model."""
+"""Verifies that an exported file returns the outputs of its model."""
 
 import tensorflow as tf
 
@@ -7,69 +7,71 @@ from keras_rnnkit.export.difference import Differences
 from keras_rnnkit.internals import all_layers
 from keras_rnnkit.recurrence import Policy
 
-TIMED = 30
+TIMED_CALLS = 30
 TOLERANCE = 1e-5  # of a SavedModel
-OF_HALF = 2e-2  # of one that computes in 16 bits
+HALF_TOLERANCE = 2e-2  # of one that computes in 16 bits
 FORECAST = "forecast"  # the name of that signature
-FIRST = 8  # steps of a forecast that are compared: later ones may differ by chance
-MEASURED = (
-    " (ranges are those of `representative_data`: it has to hold values as large, and "
-    "sequences as long, as any that will come)"
+COMPARED_STEPS = 8  # of a forecast: rounding errors grow in later ones
+CALIBRATION_HINT = (
+    " (ranges are measured on `representative_data`, which must have values as large "
+    "and sequences as long as any input later)"
 )
-RANDOM = (
-    " (a model that draws at random answers otherwise in each call: pass `check=False`)"
+RANDOM_HINT = (
+    " (a model that draws at random returns other outputs in each call: pass "
+    "`check=False`)"
 )
 
 
-def prove(served, content, calls, tolerance, quantize) -> dict:
-    """Runs a file against its model, call by call, on one interpreter.
+def verify_tflite(signatures, flatbuffer, calls, tolerance, quantize) -> dict:
+    """Compares a TFLite file with its model, over several calls of one interpreter.
 
     Args:
-        served: `Whole` or `Streamed`.
-        content: the file, bytes.
+        signatures: `SequenceSignatures` or a subclass.
+        flatbuffer: bytes, the file.
         calls: list of dicts, the inputs by name.
         tolerance, quantize: as in `export_tflite`.
 
     Returns:
-        `calls`, `latency`, and the difference, as in the report.
+        dict of attributes of `ExportReport`: `calls`, `latency` and the differences.
 
     Raises:
-        ValueError: a larger difference.
+        ValueError: a difference exceeds its bound.
     """
-    file, results = served.received(content, calls)
-    differences = Differences(served.model.name, calls, file.output_steps)
+    file, results = signatures.run_file(flatbuffer, calls)
+    differences = Differences(signatures.model.name, calls, file.output_scales)
     try:
-        for received, expected in zip(results, served.expected(calls), strict=True):
+        model_outputs = signatures.run_model(calls)
+        for received, expected in zip(results, model_outputs, strict=True):
             differences.add(received, expected)
         differences.check(tolerance, quantized=quantize is not None)
     except ValueError as error:
-        hint = MEASURED if quantize in CALIBRATED else ""
-        raise ValueError(f"{error}: nothing was written{hint}{served.hint}") from error
+        hint = CALIBRATION_HINT if quantize in CALIBRATED else ""
+        hint += signatures.hint
+        raise ValueError(f"{error}: nothing was written{hint}") from error
     return {
         "calls": len(calls),
-        **differences.figures(),
-        "latency": served.seconds(file, calls[-1], TIMED),
+        **differences.summary(),
+        "latency": signatures.median_latency(file, calls[-1], TIMED_CALLS),
     }
 
 
-def prove_saved_model(folder, model, endpoints, calls):
-    """Loads a SavedModel and runs it against its model, in several sizes.
+def verify_saved_model(folder, model, endpoints, calls):
+    """Loads a SavedModel and compares it with its model, in several sizes.
 
     Args:
         folder: the SavedModel.
         model: the model.
-        endpoints: dict of `(function, specs)` by the name of the signature.
-        calls: dict of lists of inputs by the name of the signature, in the order in
-            which they are called.
+        endpoints: dict of `(function, specs)` by signature name.
+        calls: dict of lists of inputs by signature name, in calling order.
 
     Raises:
-        ValueError: a difference.
+        ValueError: a difference exceeds its bound.
     """
     signatures = tf.saved_model.load(str(folder)).signatures
-    halves = {layer.compute_dtype for layer in all_layers(model)}
-    tolerance = OF_HALF if halves & {"float16", "bfloat16"} else TOLERANCE
+    dtypes = {layer.compute_dtype for layer in all_layers(model)}
+    tolerance = HALF_TOLERANCE if dtypes & {"float16", "bfloat16"} else TOLERANCE
     for name, inputs in calls.items():
-        run = as_traced(endpoints[name][0])
+        run = traced_function(endpoints[name][0])
         differences = Differences(model.name, inputs, {})
         try:
             for each in inputs:
@@ -81,25 +83,25 @@ def prove_saved_model(folder, model, endpoints, calls):
             differences.check(tolerance, quantized=False)
         except ValueError as error:
             raise ValueError(
-                f"signature `{name}`: {error}: nothing was written{RANDOM}"
+                f"signature `{name}`: {error}: nothing was written{RANDOM_HINT}"
             ) from error
 
 
-def as_traced(function):
-    """A function in ordinary ops, called with a dict of tensors; it is traced for each
-    of their shapes."""
+def traced_function(function):
+    """Returns a function in ordinary ops that takes a dict of tensors; it is retraced for
+    every combination of shapes."""
     run = tf.function(function, autograph=False)
 
     def call(given):
         specs = {key: tf.TensorSpec(x.shape, x.dtype) for key, x in given.items()}
-        with Policy(compiled=False).active():  # XLA would compile for seconds
+        with Policy(compiled=False).active():  # XLA compiles for seconds
             return run.get_concrete_function(**specs)(**given)
 
     return call
 
 
 def _first_steps(outputs):
-    return {name: y[:, :FIRST] for name, y in outputs.items()}
+    return {name: y[:, :COMPARED_STEPS] for name, y in outputs.items()}
 
 
 def _arrays(outputs):
