@@ -20,7 +20,7 @@ from keras_rnnkit.export.saved_model import (
     SIGNATURE,
     call_by_name,
     input_signature,
-    write,
+    write_saved_model,
 )
 from tests.helpers import assert_close
 
@@ -33,7 +33,7 @@ def request_of(tmp_path):
     """What to ask a converter for: a GRU with a `WHILE` loop."""
     model = keras.Sequential([keras.Input((5, 2), name="x"), rk.GRU(3)])
     endpoint = lambda x: call_by_name(model, x=x), input_signature(model, 1)
-    write(tmp_path / "saved", {SIGNATURE: endpoint}, TFLitePolicy("loop"))
+    write_saved_model(tmp_path / "saved", {SIGNATURE: endpoint}, TFLitePolicy("loop"))
     np.savez(tmp_path / "data.npz", **{"x:0": np.ones((1, 5, 2), "float32")})
     return {
         "saved": str(tmp_path / "saved"),

@@ -198,8 +198,10 @@ def test_a_trained_model_keeps_its_answers_in_few_bits(
 
 def test_random_data_to_compare_on_is_padded(trained, tmp_path):
     model = trained[0]
-    served = rk.export.signatures.Answers(model, None, "model", False, LONGEST)
-    calls = [call["source"] for call in served.random_calls()]
+    signatures = rk.export.signatures.GenerateSignatures(
+        model, None, "model", False, LONGEST
+    )
+    calls = [call["source"] for call in signatures.random_calls()]
     assert len({x.shape for x in calls}) == 3
     for x in calls:
         assert x.dtype == "int32"

@@ -3,9 +3,9 @@
 from keras_rnnkit.export.atomic_writes import check_target, size_of
 from keras_rnnkit.export.flatbuffer import Content, inspect_tflite
 from keras_rnnkit.export.report import ExportReport
+from keras_rnnkit.export.runtime import StreamingModel, TFLiteModel
 from keras_rnnkit.export.saved_model import export_saved_model
 from keras_rnnkit.export.tflite import export_tflite
-from keras_rnnkit.export.tflite_models import StreamingModel, TFLiteModel
 
 __all__ = [
     "Content",

@@ -187,7 +187,7 @@ class Output:
             self._steps.add(by_step.reshape(len(terms), -1, y.shape[1]))
 
     def _count_classes(self, x, y):
-        """Counts the rows with the same most probable class, if outputs are probabilities."""
+        """Counts rows with the same most probable class, if these are probabilities."""
         if not self._is_probability or y.ndim < 2 or y.shape[-1] < 2:
             self._is_probability = False
             return

@@ -1,6 +1,5 @@
-"""A TFLite file that takes some steps of a sequence at a time, and the states."""
+"""The signatures of a streaming file: some steps of a sequence, and the states."""
 
-import itertools
 import math
 from contextlib import nullcontext
 from functools import partial
@@ -8,7 +7,8 @@ from functools import partial
 import numpy as np
 import tensorflow as tf
 
-from keras_rnnkit.export.names import named_outputs
+from keras_rnnkit.export.chunks import Chunks
+from keras_rnnkit.export.runtime import StreamingModel
 from keras_rnnkit.export.samples import random_calls, vocabulary_sizes
 from keras_rnnkit.export.saved_model import (
     RESET,
@@ -17,28 +17,28 @@ from keras_rnnkit.export.saved_model import (
     input_signature,
     is_stateful,
 )
-from keras_rnnkit.export.signatures import Whole
+from keras_rnnkit.export.signatures import SequenceSignatures
+from keras_rnnkit.export.stream_functions import StreamFunctions
 from keras_rnnkit.export.stream_plan import (
     HINT,
     StreamPlan,
     input_dependencies,
     is_close,
 )
-from keras_rnnkit.export.tflite_models import StreamingModel
 from keras_rnnkit.export.time_axes import TimeAxisSearch, check_names
 from keras_rnnkit.export.verification import traced_function
 from keras_rnnkit.internals import all_layers
 from keras_rnnkit.recurrence import Policy
 
-CHECKED = 48  # steps, or more, that the layers are compared on before the conversion
+CHECKED_STEPS = 48  # minimum to compare layers on before the conversion
 
 
-class StreamingSignatures(Whole):
-    """A call takes some steps, and the states; see `Whole`.
+class StreamingSignatures(SequenceSignatures):
+    """Signatures that take some steps and the states; see `SequenceSignatures`.
 
     Args:
-        calibrated: bool; TFLite calibrates no signature without inputs, so that there
-            is none for the states to begin with, which have to be zeros.
+        calibrated: bool; TFLite calibrates no signature without inputs, so that a
+            calibrated file has no `reset` and its initial states must be zeros.
     """
 
     hint = HINT
@@ -48,68 +48,66 @@ class StreamingSignatures(Whole):
             raise ValueError("`streaming=True` needs a `batch_size`; received None")
         self.model = model
         self.calibrated = calibrated
-        whole = input_signature(model, batch_size)
-        self.names = [spec.name for spec in whole]
-        search = TimeAxisSearch(model, self.names)
-        steps, streams = steps_of_a_call(time_steps, self.names)
-        found = search.steps_of(streams, asked="`streaming=True`")
+        inputs = input_signature(model, batch_size)
+        names = [spec.name for spec in inputs]
+        search = TimeAxisSearch(model, names)
+        steps, streams = steps_of_a_call(time_steps, names)
+        found = search.find_steps(streams, asked="`streaming=True`")
         self.axes = {name: axis for name, (axis, _) in found.items()}
-        self.unit = steps or 1
-        self.specs = [self._with_steps(spec, None) for spec in whole]
-        self.of_a_call = [self._with_steps(spec, steps) for spec in whole]
+        self.chunks = Chunks(names, self.axes, steps)
+        self.unit = self.chunks.unit
+        self.specs = [self.chunks.resize(spec, None) for spec in inputs]
+        self.call_specs = [self.chunks.resize(spec, steps) for spec in inputs]
         self.plan = StreamPlan(
-            search, [(self.names.index(n), a) for n, a in self.axes.items()]
+            search, [(names.index(n), axis) for n, axis in self.axes.items()]
         )
-        self._size = search.size
-        self._run = traced_function(self._whole)
-        self.sequences = named_outputs(self.plan.output_axes)
-        self.taken = {*self.names, *self.sequences}
+        self.functions = StreamFunctions(
+            self.plan, self.call_specs, self.axes, self.unit, search.size
+        )
+        self._run = traced_function(self._run_sequence)
         self._find_inputs()
         self._check_layers()
 
-    def _with_steps(self, spec, steps):
-        shape = spec.shape.as_list()
-        if spec.name in self.axes:
-            shape[self.axes[spec.name]] = steps
-        return tf.TensorSpec(shape, spec.dtype, spec.name)
-
-    def _whole(self, **inputs):
-        """What the model returns for whole sequences, from the states of new ones."""
+    def _run_sequence(self, **inputs):
+        """Runs the model on whole sequences, from the states of new ones."""
         policy = Policy(compiled=False)
         stateful = any(map(is_stateful, all_layers(self.model)))
         with policy.active(), policy.streaming() if stateful else nullcontext():
             return call_by_name(self.model, **inputs)
 
     def _find_inputs(self):
-        """Finds which inputs the first states are computed from, and which the steps.
+        """Finds the inputs of `reset` and of `step`.
 
-        Those that the first states alone need go into `reset` and not into `step`.
+        Inputs that only the initial states depend on go into `reset`.
         """
-        sources, self.states = input_dependencies(self._first, self.of_a_call)
-        if not sources:
-            self.plan.refuse()
-        self._check_first_states()
-        of_first = set().union(*sources.values()) - {*self.axes}
-        self.of_reset = [s for s in self.of_a_call if s.name in of_first]
-        step = partial(self._step, Policy(compiled=False))
-        sources, _ = input_dependencies(step, [*self.of_a_call, *self.states])
-        of_first -= set().union(*sources.values())
-        self.of_step = [s for s in self.of_a_call if s.name not in of_first]
+        dependencies, self.states = input_dependencies(
+            self.functions.initial_states, self.call_specs
+        )
+        if not dependencies:
+            self.plan.raise_without_states()
+        self._check_initial_states()
+        of_reset = set().union(*dependencies.values()) - {*self.axes}
+        self.reset_specs = [s for s in self.call_specs if s.name in of_reset]
+        step = partial(self.functions.step, Policy(compiled=False))
+        dependencies, _ = input_dependencies(step, [*self.call_specs, *self.states])
+        of_reset -= set().union(*dependencies.values())
+        self.step_specs = [s for s in self.call_specs if s.name not in of_reset]
         if self.calibrated and (
-            self.of_reset or any(np.any(state) for state in self._reset().values())
+            self.reset_specs
+            or any(np.any(state) for state in self.functions.reset().values())
         ):
             raise ValueError(
                 f"`{self.model.name}` must begin with states of zeros to stream "
                 "quantized to integers"
             )
 
-    def _check_first_states(self):
-        """Raises `ValueError` for first states that other sequences change."""
-        first = tf.function(self._first, autograph=False)
-        inputs, others, *_ = random_calls(self.of_a_call)
+    def _check_initial_states(self):
+        """Raises `ValueError` for initial states that depend on the sequence."""
+        run = tf.function(self.functions.initial_states, autograph=False)
+        inputs, others, *_ = random_calls(self.call_specs)
         others = inputs | {name: others[name] for name in self.axes}
         for (name, state), other in zip(
-            first(**inputs).items(), first(**others).values(), strict=True
+            run(**inputs).items(), run(**others).values(), strict=True
         ):
             if not is_close(other.numpy(), state.numpy()):
                 layer, source = self.plan.initial_state_source(name)
@@ -119,165 +117,98 @@ class StreamingSignatures(Whole):
                 )
 
     def _check_layers(self):
-        """Raises `ValueError` for the first layer that returns something else for parts
-        of a sequence than for the whole."""
-        least = max(CHECKED, 2 * self.plan.memory)
+        """Raises `ValueError` for the first layer whose outputs for a sequence in
+        chunks differ from those for the whole sequence."""
+        least = max(CHECKED_STEPS, 2 * self.plan.memory)
         steps = self.unit * max(3, math.ceil(least / self.unit))
         specs = [
-            self._with_steps(spec, steps) if spec.name in self.axes else spec
-            for spec in self.of_a_call
+            self.chunks.resize(spec, steps) if spec.name in self.axes else spec
+            for spec in self.call_specs
         ]
         inputs = random_calls(specs)[0]
 
-        def run(given, inputs):
-            policy, seen = Policy(compiled=False), []
-            with policy.streaming(self.taken, given) as stream:
-                self._call(inputs, policy, whole=given is None, seen=seen)
-            return seen, stream.last
+        def run(states, inputs):
+            policy, outputs = Policy(compiled=False), []
+            with policy.streaming(self.functions.reserved, states) as stream:
+                self.functions.run(
+                    inputs, policy, is_complete=states is None, layer_outputs=outputs
+                )
+            return outputs, stream.last
 
-        def arrays(seen):
-            return tf.nest.map_structure(lambda y: y.numpy(), seen)
+        def arrays(outputs):
+            return tf.nest.map_structure(lambda y: y.numpy(), outputs)
 
         run = tf.function(run, autograph=False)
-        whole, _ = run(None, inputs)
+        expected, _ = run(None, inputs)
         run = run.get_concrete_function(
-            *({s.name: s for s in specs} for specs in (self.states, self.of_a_call))
+            *({s.name: s for s in specs} for specs in (self.states, self.call_specs))
         )
-        states, parts = self._reset(**self._of(self.of_reset, inputs)), []
-        for chunk in self._chunks(inputs):
-            seen, states = run(states, chunk)
-            parts.append(arrays(seen))
-        self.plan.check(arrays(whole), parts)
-
-    @staticmethod
-    def _of(specs, inputs):
-        return {spec.name: inputs[spec.name] for spec in specs}
-
-    def _call(self, inputs, policy, **options):
-        """Runs the model; inputs that are not given do not matter."""
-        flat = [
-            inputs[spec.name]
-            if spec.name in inputs
-            else tf.zeros([n or self._size for n in spec.shape], spec.dtype)
-            for spec in self.of_a_call
-        ]
-        with policy.active():
-            return named_outputs(self.plan.run(flat, policy, **options))
-
-    def _first(self, **inputs):
-        """The states that layers begin with."""
-        policy = Policy(compiled=False)
-        with policy.streaming(self.taken) as stream:
-            self._call(inputs, policy)
-        if policy.refusals:
-            raise ValueError("; ".join(dict.fromkeys(policy.refusals)))
-        return stream.first
-
-    def _reset(self, **inputs):
-        # So many steps that no layer finds them too few:
-        zeros = {
-            spec.name: tf.zeros([n or self.unit for n in spec.shape], spec.dtype)
-            for spec in self.of_a_call
-            if spec.name in self.axes
-        }
-        return self._first(**zeros, **inputs)
-
-    def _step(self, policy, **given):
-        policy.begin()
-        inputs = {name: given.pop(name) for name in self.names if name in given}
-        with policy.streaming(self.taken, given) as stream:
-            return self._call(inputs, policy) | stream.last
+        states = self.functions.reset(**select(self.reset_specs, inputs))
+        received = []
+        for chunk in self.chunks.split(inputs):
+            outputs, states = run(states, chunk)
+            received.append(arrays(outputs))
+        self.plan.check(arrays(expected), received)
 
     def random_calls(self):
-        """Inputs to compare on, of more steps than the layers look back."""
+        """Returns inputs to compare on, longer than the memory of the layers."""
         times = math.ceil((self.plan.memory + 16) / (16 * self.unit))
         return random_calls(self.specs, self.unit * times, vocabulary_sizes(self.model))
 
     def endpoints(self, policy):
-        step = partial(self._step, policy)
-        endpoints = {STEP: (step, [*self.of_step, *self.states])}
-        return endpoints | (
-            {} if self.calibrated else {RESET: (self._reset, self.of_reset)}
-        )
+        step = partial(self.functions.step, policy)
+        endpoints = {STEP: (step, [*self.step_specs, *self.states])}
+        if not self.calibrated:
+            endpoints[RESET] = self.functions.reset, self.reset_specs
+        return endpoints
 
-    def expected(self, calls):
-        return super().expected(map(self._whole_calls, calls))
+    def run_model(self, calls):
+        return super().run_model(map(self.chunks.trim, calls))
 
-    def received(self, content, calls):
-        file = StreamingModel(content)
+    def run_file(self, flatbuffer, calls):
+        file = StreamingModel(flatbuffer)
 
         def run(inputs):
-            file.reset(**self._of(self.of_reset, inputs))
+            file.reset(**select(self.reset_specs, inputs))
             parts = [
-                file.run_step(**self._of(self.of_step, chunk))
-                for chunk in self._chunks(inputs)
+                file.run_step(**select(self.step_specs, chunk))
+                for chunk in self.chunks.split(inputs)
             ]
             return {
                 name: parts[-1][name]
                 if axis is None
                 else np.concatenate([part[name] for part in parts], axis)
-                for name, axis in self.sequences.items()
+                for name, axis in self.functions.sequences.items()
             }
 
         return file, map(run, calls)
 
-    def seconds(self, file, inputs, calls):
-        file.reset(**self._of(self.of_reset, inputs))
-        first = self._of(self.of_step, self._chunks(inputs)[0])
-        return file.seconds(STEP, calls, **first, **file.states)
+    def median_latency(self, file, inputs, calls):
+        file.reset(**select(self.reset_specs, inputs))
+        first = select(self.step_specs, self.chunks.split(inputs)[0])
+        return file.median_latency(STEP, calls, **first, **file.states)
 
-    def calibration(self, calls, policy):
-        del policy  # no form of a stream needs ranges of layers
-        arrays = Policy(compiled=False)
-        step = tf.function(partial(self._step, arrays), autograph=False)
-        first, taken = self._reset(), []
+    def calibration_calls(self, calls, policy):
+        del policy  # no form of a streaming loop needs the ranges of layers
+        step = partial(self.functions.step, Policy(compiled=False))
+        step = tf.function(step, autograph=False)
+        initial, step_calls = self.functions.reset(), []
         for inputs in calls:
-            states = first
-            for chunk in self._chunks(inputs):
-                taken.append(chunk | states)
-                outputs = step(**taken[-1])
+            states = initial
+            for chunk in self.chunks.split(inputs):
+                step_calls.append(chunk | states)
+                outputs = step(**step_calls[-1])
                 states = {name: outputs[name] for name in states}
-        return taken
+        return step_calls
 
-    def _whole_calls(self, inputs):
-        """The inputs without the last steps, if these are too few for a call."""
-        steps = self._steps(inputs)
-        if steps < self.unit:
-            raise ValueError(
-                f"sequences to compare on must have at least {self.unit} steps, as "
-                f"many as a call takes; received {steps}"
-            )
-        return self._cut(inputs, 0, steps // self.unit * self.unit)
 
-    def _steps(self, inputs):
-        return min(inputs[name].shape[axis] for name, axis in self.axes.items())
-
-    def _chunks(self, inputs):
-        """What the calls for a sequence take, one after the other: of several sizes
-        where a call takes any."""
-        inputs = self._whole_calls(inputs)
-        steps, start, chunks = self._steps(inputs), 0, []
-        sizes = itertools.repeat(self.unit)
-        if self.of_a_call == self.specs:
-            sizes = itertools.chain([max(1, steps // 2)], itertools.cycle([1, 3]))
-        while start < steps:
-            stop = min(start + next(sizes), steps)
-            chunks.append(self._cut(inputs, start, stop))
-            start = stop
-        return chunks
-
-    def _cut(self, inputs, start, stop):
-        def cut(name, x):
-            if name not in self.axes:
-                return x
-            index = [slice(None)] * self.axes[name]
-            return x[(*index, slice(start, stop))]
-
-        return {name: cut(name, inputs[name]) for name in self.names}
+def select(specs, inputs) -> dict:
+    """Returns the inputs that are named by specs."""
+    return {spec.name: inputs[spec.name] for spec in specs}
 
 
 def steps_of_a_call(time_steps, names):
-    """The steps that a call takes, and the inputs that they are of by name, or None.
+    """Returns the steps that a call takes, and a dict of the inputs to stream or None.
 
     Args:
         time_steps: as in `export_tflite`.

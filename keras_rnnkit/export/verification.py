@@ -88,7 +88,7 @@ def verify_saved_model(folder, model, endpoints, calls):
 
 
 def traced_function(function):
-    """Returns a function in ordinary ops that takes a dict of tensors; it is retraced for
+    """Returns a function in ordinary ops that takes a dict of tensors; it is traced for
     every combination of shapes."""
     run = tf.function(function, autograph=False)
 
