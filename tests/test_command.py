@@ -185,7 +185,10 @@ WRONG = {
     ),
     "a file for a folder": ("export m.keras text/m.tflite", "there is no folder"),
     "a folder for a file": ("export m.keras folder", "must be a file to write; receiv"),
-    "the model itself": ("export m.keras ./m.keras", "must be another one than those"),
+    "the model itself": (
+        "export m.keras ./m.keras",
+        "must differ from the files to read",
+    ),
     "objects for data": (
         "export m.keras m.tflite --data objects.npy",
         "must be an .npy or .npz file of numbers; received Python objects",
