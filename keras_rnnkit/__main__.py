@@ -287,7 +287,7 @@ def load_data(path):
         objects = "allow_pickle" in str(error)
         raise ValueError(
             f"`{path}` must be an .npy or .npz file of numbers; received "
-            f"{'Python objects, or no such file' if objects else error}"
+            f"{'Python objects, or another format' if objects else error}"
         ) from error
     for name, x in data.items() if isinstance(data, dict) else [(None, data)]:
         subject = f"`{path}`" if name is None else f"`{name}` in `{path}`"

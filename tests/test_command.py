@@ -204,7 +204,7 @@ WRONG = {
     "a folder for data": ("export m.keras m.tflite --data folder", "received a folder"),
     "no tokens in an answer": (
         "export m.keras m.tflite --max-length 3",
-        "`max_length` is of a `Seq2Seq`",
+        "`max_length` requires a `Seq2Seq`",
     ),
     "no file to inspect": ("inspect none.tflite", "none.tflite"),
     "text to inspect": ("inspect text", "must be a TFLite file"),

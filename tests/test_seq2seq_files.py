@@ -232,7 +232,7 @@ REFUSED = {
     ),
     "streaming": (
         {"streaming": True},
-        "`seq2_seq.*` can neither stream nor forecast, as it answers whole sources; "
+        "`seq2_seq.*` can neither stream nor forecast, as it answers complete sources; "
         "received `streaming=True`",
     ),
     "forecast": ({"forecast": 3}, "neither stream nor forecast.* `forecast=3`"),
@@ -261,7 +261,7 @@ def test_a_model_that_computes_in_float16_is_written_in_float32(tmp_path):
 
 def test_other_models_have_no_length_of_an_answer(tmp_path):
     model = keras.Sequential([keras.Input((3, 2)), rk.GRU(2)], name="mine")
-    message = "`max_length` is of a `Seq2Seq`, which `mine` is not; received 5"
+    message = "`max_length` requires a `Seq2Seq`, which `mine` is not; received 5"
     for export in rk.export_tflite, rk.export_saved_model:
         assert_raises(message, export, model, tmp_path / "m", max_length=5)
     assert not list(tmp_path.iterdir())

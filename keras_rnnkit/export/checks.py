@@ -30,8 +30,8 @@ def check_arguments(quantize, batch_size, time_steps, representative_data, check
         )
     if check is False or check is None:
         raise ValueError(
-            "`check` must be True or data to compare on: a file that was not compared "
-            f"is not written; received {check}"
+            "`check` must be True or data to compare on, as every file is verified; "
+            f"received {check}"
         )
 
 
@@ -40,10 +40,10 @@ def check_seq2seq(model, max_length, streaming=False, forecast=None):
     a `Seq2Seq` supports."""
     is_seq2seq = isinstance(model, Seq2Seq)
     if is_seq2seq and (streaming or forecast is not None):
-        asked = "`streaming=True`" if streaming else f"`forecast={forecast}`"
+        requested = "`streaming=True`" if streaming else f"`forecast={forecast}`"
         raise ValueError(
-            f"`{model.name}` can neither stream nor forecast, as it answers whole "
-            f"sources; received {asked}"
+            f"`{model.name}` can neither stream nor forecast, as it answers "
+            f"complete sources; received {requested}"
         )
     if is_seq2seq and max_length is None:
         raise ValueError(
@@ -52,7 +52,7 @@ def check_seq2seq(model, max_length, streaming=False, forecast=None):
         )
     if not is_seq2seq and max_length is not None:
         raise ValueError(
-            f"`max_length` is of a `Seq2Seq`, which `{model.name}` is not; received "
+            f"`max_length` requires a `Seq2Seq`, which `{model.name}` is not; received "
             f"{max_length}"
         )
 
@@ -83,8 +83,7 @@ def check_types(model):
         what = "looks up words" if tables else "is an input of strings"
         raise ValueError(
             f"`{(tables or strings)[0]}` {what}, for which TFLite has no builtin "
-            "operations: export the model from the token ids on, and look these up "
-            "before"
+            "operations: export a model of token ids, and look these up before"
         )
 
 

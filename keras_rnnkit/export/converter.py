@@ -40,13 +40,13 @@ class Converter:
             ValueError: TFLite's converter rejected the model.
             RuntimeError: it crashed the process.
         """
-        self._run("convert", request)
+        self._request("convert", request)
 
-    def attempt(self, path: str):
-        """Runs `attempt`, below, in the child; raises as `convert`."""
-        self._run("attempt", {"path": path})
+    def run(self, path: str):
+        """Runs `run`, below, in the child; raises as `convert`."""
+        self._request("run", {"path": path})
 
-    def _run(self, work, request):
+    def _request(self, work, request):
         with self._lock:
             answer = self._ask([work, request])
             if not answer and self._child.wait() == 0:  # It was idle and exited.
@@ -160,7 +160,7 @@ def convert(saved, signatures, quantize, data, path):
     Path(path).write_bytes(converter.convert())
 
 
-def attempt(path):
+def run(path):
     """Runs each signature of a file on zeros of the smallest shape."""
     from ai_edge_litert.interpreter import Interpreter
     from numpy import maximum, zeros
@@ -168,11 +168,11 @@ def attempt(path):
     interpreter = Interpreter(path)
     interpreter.allocate_tensors()
     for name in interpreter.get_signature_list():
-        run = interpreter.get_signature_runner(name)
-        inputs = run.get_input_details().items()
+        runner = interpreter.get_signature_runner(name)
+        inputs = runner.get_input_details().items()
         # Exceptions do not matter here: the caller verifies the file on real data.
         with suppress(ValueError, RuntimeError):
-            run(
+            runner(
                 **{
                     name: zeros(maximum(each["shape_signature"], 1), each["dtype"])
                     for name, each in inputs
@@ -196,7 +196,7 @@ def serve():
             return
         try:
             work, request = json.loads(line)
-            error = {"convert": convert, "attempt": attempt}[work](**request)
+            error = {"convert": convert, "run": run}[work](**request)
         except Exception as exception:
             error = f"{type(exception).__name__}: {exception}"
         print(json.dumps(error), file=answers, flush=True)

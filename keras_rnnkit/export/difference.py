@@ -85,11 +85,11 @@ class Differences:
             return
         place = tuple(int(i) for i in np.argwhere(wrong)[0])
         row = self._row + (place[0] if place else 0)
-        own = "" if np.isfinite(y[place]) else ", which is no finite number,"
+        own = "" if np.isfinite(y[place]) else ", which is not finite,"
         raise ValueError(
             f"the file must return what `{self.model}` does; received {x[place]} where "
-            f"the model itself gives {y[place]}{own} in row {row} of the data compared "
-            f"on, `{name}{list(place[1:])}`"
+            f"the model itself gives {y[place]}{own} in row {row} of the comparison "
+            f"data, `{name}{list(place[1:])}`"
         )
 
     def worst_part(self) -> Part:

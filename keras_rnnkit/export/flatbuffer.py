@@ -146,7 +146,7 @@ def parse(flatbuffer: bytes):
         return schema.ModelT.InitFromPackedBuf(flatbuffer, 0)
     except (struct.error, TypeError, IndexError, ValueError) as error:
         raise ValueError(
-            f"the file must be a TFLite file; received a broken one: {error}"
+            f"the file must be a TFLite file; received a damaged one: {error}"
         ) from error
 
 

@@ -40,13 +40,13 @@ def obstacles(policy, layer, sequences, states, mask) -> dict[str, str]:
         f"`{type(cell).__name__}` has no fused operation": type(cell) is not LSTMCell,
         "it is not a plain LSTM": type(cell) is LSTMCell and not cell.is_plain,
         "it has a mask": mask is not None,
-        "its states go in and out": policy.stream is not None,
+        "its states are inputs and outputs": policy.stream is not None,
         "it returns its states": layer.return_state,
-        "it does not begin with zeros": not all(
+        "its initial states are not zeros": not all(
             map(is_known_zero, tree.flatten(states))
         ),
-        "the batch is not known": batch is None,
-        "TFLite has none for 16-bit values": policy.quantized == "int16x8",
+        "the batch size is not known": batch is None,
+        "TFLite has no 16-bit kernel for it": policy.quantized == "int16x8",
     }
     if reasons := [reason for reason, holds in fused.items() if holds]:
         reasons_against["fused"] = ", ".join(reasons)

@@ -118,7 +118,7 @@ class StreamPlan:
         """Raises the `ValueError` for a model without states."""
         for call, runs_along in zip(self.calls, self._recurrent, strict=True):
             if runs_along:
-                raise streaming_error(call.layer, "it keeps its states to itself")
+                raise streaming_error(call.layer, "it does not expose its states")
         inside = [
             c.layer for c in self.calls if any(map(is_recurrent, layers_of(c.layer)))
         ]

@@ -167,7 +167,7 @@ def export_tflite(
         check_ops(content.counted, policy)
         check_scales(flatbuffer)
         new.write_bytes(flatbuffer)
-        CONVERTER.attempt(str(new))
+        CONVERTER.run(str(new))
         try:
             figures = verify_tflite(signatures, flatbuffer, calls, tolerance, quantize)
         except RuntimeError as error:

@@ -90,7 +90,7 @@ def _kind(path):
         )
     if path.suffix in (".h5", ".hdf5", ".keras"):
         raise ValueError(
-            f"Keras cannot load `{path}`: it is broken, or no file of Keras; it begins "
+            f"Keras cannot load `{path}`: it is damaged, or not a Keras file; it begins "
             f"with {head!r}"
         )
     raise ValueError(f"{wanted}; received one that begins with {head!r}")
