@@ -90,8 +90,8 @@ def _kind(path):
         )
     if path.suffix in (".h5", ".hdf5", ".keras"):
         raise ValueError(
-            f"Keras cannot load `{path}`: it is damaged, or not a Keras file; it begins "
-            f"with {head!r}"
+            f"Keras cannot load `{path}`: it is damaged, or not a Keras file; it "
+            f"begins with {head!r}"
         )
     raise ValueError(f"{wanted}; received one that begins with {head!r}")
 
