@@ -1,4 +1,4 @@
-"""From a Keras model to SavedModel and TFLite, with the proof that they agree."""
+"""Exports Keras models to SavedModel and TFLite, and verifies the files."""
 
 from keras_rnnkit.export.atomic_writes import check_target, size_of
 from keras_rnnkit.export.flatbuffer import Content, inspect_tflite

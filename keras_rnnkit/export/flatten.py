@@ -28,10 +28,8 @@ def with_flattened_rows(write):
             )
 
         def flat_step(x, previous_output, states):
-            x, (previous_output, states) = (
-                restore(x, rows),
-                restore((previous_output, states), carried[1:]),
-            )
+            x = restore(x, rows)
+            previous_output, states = restore((previous_output, states), carried[1:])
             return flatten(step(x, previous_output, states))
 
         output, previous_output, states = flatten((output, previous_output, states))
@@ -43,9 +41,8 @@ def with_flattened_rows(write):
             previous_output,
             return_sequences,
         )
-        return restore(outputs, carried[0], 1 + return_sequences), restore(
-            states, carried[2]
-        )
+        outputs = restore(outputs, carried[0], 1 + return_sequences)
+        return outputs, restore(states, carried[2])
 
     return run
 
