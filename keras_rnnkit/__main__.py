@@ -1,4 +1,4 @@
-"""From a file of Keras to a file for the phone, without a line of Python."""
+"""Converts a Keras model file to a TFLite file from the command line."""
 
 import argparse
 import importlib
@@ -16,7 +16,7 @@ import keras_rnnkit as rk
 
 QUANTIZE = "dynamic", "float16", "int8", "int16x8"
 FORMS = "auto", "fused", "loop", "unrolled"
-LETTERS = 1000  # of an error: what Keras and the converter say can be a page
+MAX_CHARACTERS = 1000  # of an error: messages of Keras and the converter can be long
 SCRIPT, MODULE = "rnnkit", "python -m keras_rnnkit"  # two ways to start it
 EXAMPLES = """examples:
   {0} export model.keras model.tflite
@@ -35,7 +35,7 @@ def main(arguments=None) -> int:
     Wrong arguments end the process with exit code 2, as `argparse` does.
     """
     args = parser().parse_args(arguments)
-    # The package needs it, whatever is set elsewhere, such as in ~/.keras/keras.json.
+    # The package requires this backend; ~/.keras/keras.json may name another one.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     try:
         with quiet(), redirect_stdout(sys.stderr):
@@ -44,31 +44,31 @@ def main(arguments=None) -> int:
         show(text, sys.stdout)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever read the output has left; so does the rest of it
+    except BrokenPipeError:  # the reader of the output has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        show(f"error: {sentence(error)}", sys.stderr)
+        show(f"error: {one_line(error)}", sys.stderr)
         return 1
     return 0
 
 
 def show(text, stream):
-    """Prints text of which a stream may not be able to write each letter."""
+    """Prints text; characters that the stream cannot encode are escaped."""
     encoding = stream.encoding or "utf-8"
     encoded = text.encode(encoding, "backslashreplace")
     print(encoded.decode(encoding), file=stream, flush=True)
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong."""
+    """Reports errors in one line."""
 
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {message} (--help shows the arguments)\n")
 
 
 def parser():
-    """The two commands and their options."""
+    """Returns the parser of the two commands and their options."""
     prog = SCRIPT if Path(sys.argv[0]).stem == SCRIPT else MODULE
     usage = Parser(
         prog=prog,
@@ -81,12 +81,16 @@ def parser():
     commands = usage.add_subparsers(required=True, metavar="command")
     export = commands.add_parser(
         "export",
-        help="write a TFLite file, proven right",
+        help="write a TFLite file and verify it",
         description="Writes a model as a TFLite file of builtin operations, runs it, "
         "and compares it with the model before it appears.",
     )
     export.set_defaults(run=run_export)
-    add_export(export.add_argument)
+    add_files(export.add_argument)
+    add_quantization(export.add_argument)
+    add_sizes(export.add_argument)
+    add_kinds(export.add_argument)
+    add_own_code(export.add_argument)
     inspect = commands.add_parser(
         "inspect",
         help="show what is in a TFLite file",
@@ -101,10 +105,14 @@ def parser():
     return usage
 
 
-def add_export(add):
-    """Adds the arguments of `export`."""
+def add_files(add):
+    """Adds the arguments for the files to read and write."""
     add("model", type=Path, help="a model saved by Keras 3 or 2: a .keras or .h5 file")
     add("path", type=Path, help="the TFLite file to write")
+
+
+def add_quantization(add):
+    """Adds the options for quantization and verification."""
     add(
         "--quantize",
         choices=QUANTIZE,
@@ -115,13 +123,13 @@ def add_export(add):
         "--data",
         type=Path,
         metavar="FILE",
-        help="inputs to calibrate and compare on: .npy, or .npz by the inputs' names",
+        help="inputs to calibrate and compare on: .npy, or .npz by input name",
     )
     add(
         "--check",
         type=Path,
         metavar="FILE",
-        help="inputs to compare on instead, in such a file; default: --data, or random",
+        help="inputs to compare on, in the same format; default: --data, or random",
     )
     add(
         "--tolerance",
@@ -130,40 +138,53 @@ def add_export(add):
         help="the largest difference to the model, relative to its outputs; default: "
         "1e-5, more if quantized",
     )
+
+
+def add_sizes(add):
+    """Adds the options for the shapes of a call."""
     add(
         "--batch-size",
         type=size,
         default=1,
         metavar="N",
-        help="rows that a call takes: a number >= 1, or any; default: 1",
+        help="rows in a call: a number >= 1, or any; default: 1",
     )
     add(
         "--time-steps",
         type=steps,
         default="model",
         metavar="N",
-        help="steps that a call takes: a number >= 1, or any; default: those of the "
-        "model's input",
+        help="steps in a call: a number >= 1, or any; default: those of the model's "
+        "input",
     )
+
+
+def add_kinds(add):
+    """Adds the options for the form of loops and the kind of file."""
     add(
         "--form",
         choices=FORMS,
         default="auto",
         help="how recurrent layers are written: one operation of TFLite (LSTM), a "
-        "loop, or step after step; default: the fastest that is exact",
+        "loop, or unrolled; default: the fastest that is exact",
     )
     kind = "write a file that"
     add("--streaming", action="store_true", help=f"{kind} takes a stream step by step")
     add("--forecast", type=count, metavar="N", help=f"{kind} continues series N steps")
-    add("--max-length", type=count, metavar="N", help="most tokens of a Seq2Seq answer")
+    answer = "maximum number of tokens of a Seq2Seq answer"
+    add("--max-length", type=count, metavar="N", help=answer)
+
+
+def add_own_code(add):
+    """Adds the options for code of your own."""
     add(
         "--import",
         dest="modules",
         action="append",
         default=[],
         metavar="MODULE",
-        help="import a module first, from this folder too, that registers your layers "
-        "and cells; may be repeated",
+        help="import a module, also from this folder, that registers your layers and "
+        "cells; may be repeated",
     )
     add(
         "--unsafe", action="store_true", help="run the code in the file's Lambda layers"
@@ -171,27 +192,29 @@ def add_export(add):
 
 
 def size(text):
-    """A number, or None for "any"."""
+    """Parses a number, or "any" as None."""
     return None if text == "any" else number(text, "a number >= 1, or any")
 
 
 def steps(text):
-    """A number, None for "any", or the default."""
+    """Parses a number, "any" as None, or the default."""
     return text if text == "model" else size(text)
 
 
 def count(text):
+    """Parses a number of at least 1."""
     return number(text, "a number >= 1")
 
 
 def number(text, rule):
-    """A whole number that a shape in a TFLite file can hold."""
+    """Parses an integer in the range of sizes in a TFLite file."""
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:11]) < 2**31):
         raise argparse.ArgumentTypeError(f"must be {rule}; received {text!r}")
     return int(text)
 
 
 def tolerance(text):
+    """Parses a positive number."""
     try:
         value = float(text)
     except ValueError:
@@ -202,7 +225,7 @@ def tolerance(text):
 
 
 def run_export(args):
-    """Exports a model from a file."""
+    """Exports a model file; returns the report."""
     if args.quantize in ("int8", "int16x8") and args.data is None:
         raise ValueError(
             f"`quantize={args.quantize!r}` needs `representative_data`, inputs to "
@@ -211,7 +234,7 @@ def run_export(args):
     for given in args.model, args.data, args.check:
         if given and given.exists() and given.resolve() == args.path.resolve():
             raise ValueError(
-                f"the file to write must be another one than those that are read; "
+                f"the file to write must differ from the files to read; "
                 f"received `{args.path}`"
             )
     rk.export.check_target(args.path)
@@ -236,7 +259,7 @@ def run_export(args):
 
 
 def import_module(name):
-    """Imports a module, from the current folder too."""
+    """Imports a module, also from the current folder."""
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -249,7 +272,7 @@ def import_module(name):
 
 
 def load_data(path):
-    """An array, or arrays by name."""
+    """Loads an array, or a dict of arrays by name."""
     import numpy as np
 
     if not path.exists():
@@ -264,7 +287,7 @@ def load_data(path):
         objects = "allow_pickle" in str(error)
         raise ValueError(
             f"`{path}` must be an .npy or .npz file of numbers; received "
-            f"{'Python objects, or no such file' if objects else error}"
+            f"{'Python objects, or another format' if objects else error}"
         ) from error
     for name, x in data.items() if isinstance(data, dict) else [(None, data)]:
         subject = f"`{path}`" if name is None else f"`{name}` in `{path}`"
@@ -275,8 +298,8 @@ def load_data(path):
     return data
 
 
-def sentence(error) -> str:
-    """What an error says, in one line."""
+def one_line(error) -> str:
+    """Returns the message of an error in one line."""
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: `{error.filename}`"
     else:
@@ -284,20 +307,20 @@ def sentence(error) -> str:
     known = isinstance(error, (ValueError, RuntimeError, OSError))
     text = text if known else f"{type(error).__name__}: {text}"
     line = " ".join(re.sub(r"\x1b\[[\d;]*m", "", text).split())
-    return line if len(line) <= LETTERS else f"{line[:LETTERS]} ..."
+    return line if len(line) <= MAX_CHARACTERS else f"{line[:MAX_CHARACTERS]} ..."
 
 
 @contextmanager
 def quiet():
-    """Hides warnings, and the log that TensorFlow writes past Python.
+    """Hides warnings, and the log that TensorFlow writes to the file descriptor.
 
-    With TF_CPP_MIN_LOG_LEVEL below 3 in the environment the log is shown.
+    The log is shown if TF_CPP_MIN_LOG_LEVEL is below 3 in the environment.
     """
     hidden = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3"
     stream = sys.stderr
     try:
         hidden = hidden and stream.fileno() == 2
-    except (AttributeError, OSError):  # there is none, or it is no file
+    except (AttributeError, OSError):  # there is no stderr, or it is not a file
         hidden = False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -305,15 +328,15 @@ def quiet():
             yield
             return
         stream.flush()
-        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 2)
         os.close(nowhere)
-        with os.fdopen(kept, "w", buffering=1, errors=stream.errors) as sys.stderr:
+        with os.fdopen(saved, "w", buffering=1, errors=stream.errors) as sys.stderr:
             try:
                 yield
             finally:
                 sys.stderr.flush()
-                os.dup2(kept, 2)
+                os.dup2(saved, 2)
                 sys.stderr = stream
 
 

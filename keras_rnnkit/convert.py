@@ -1,4 +1,4 @@
-"""Models of stock Keras made into models of this package, and back."""
+"""Converts models between the layers of Keras and those of this package."""
 
 import keras
 import tensorflow as tf
@@ -15,45 +15,74 @@ NAMES = {
 }
 OURS = {name: getattr(module, name) for name, module in NAMES.items()}
 STOCK = {name: getattr(keras.layers, name) for name in NAMES}
-_x = keras.Input(())
-# The class of functional models, which Keras has no public name for
-Functional = type(keras.Model(_x, keras.layers.Identity()(_x)))
+_input = keras.Input(())
+# The class of functional models, which has no public name in Keras
+Functional = type(keras.Model(_input, keras.layers.Identity()(_input)))
 
 
 def from_keras(model: keras.Model) -> keras.Model:
-    """Returns the model with its recurrent layers replaced by those of this package.
+    """Replaces the recurrent layers of a model by those of this package.
 
     Every `SimpleRNN`, `LSTM`, `GRU`, `Bidirectional`, `RNN` and cell of Keras is
-    replaced, in nested models and in wrappers such as `TimeDistributed` too. Names,
-    weights, shared layers and the arguments of `compile` stay. `model` is not touched;
-    the two share the layers that have an `adapt` method, such as `Normalization`, and
-    those that have no weights and that Keras cannot clone, such as a `Lambda`. The new
-    optimizer, and the states of stateful layers, begin afresh.
+    replaced, also in nested models and in wrappers such as `TimeDistributed`. Names,
+    weights, shared layers and the arguments of `compile` are kept. `model` does not
+    change; the two share layers that have an `adapt` method, such as `Normalization`,
+    and layers without weights that Keras cannot clone, such as a `Lambda`. The
+    optimizer and the states of stateful layers are reset.
 
     Args:
-        model: a functional or sequential model.
+        model: a functional or sequential model, built.
+
+    Returns:
+        A new model of the same class.
 
     Raises:
-        ValueError: a subclassed model, one that has not been built, a layer of a user's
-            class that makes recurrent layers of its own, or a layer shared within
-            wrappers: what these contain cannot be replaced from outside.
+        ValueError: the model is subclassed or has not been built, a layer of a user's
+            class creates recurrent layers itself, or a layer is shared within wrappers:
+            these cannot be replaced from outside.
+
+    Example:
+
+    ```python
+    import keras
+    import keras_rnnkit as rk
+
+    model = keras.Sequential([keras.Input((8, 3)), keras.layers.LSTM(4)])
+    print(isinstance(rk.from_keras(model).layers[0], rk.LSTM))  # True
+    ```
     """
     return _convert(model, _ours, {})
 
 
 def to_keras(model: keras.Model) -> keras.Model:
-    """Returns the model with the layers of this package replaced by those of Keras.
+    """Replaces the layers of this package in a model by those of Keras.
 
-    The way back from `from_keras`.
+    The inverse of `from_keras`.
+
+    Args:
+        model: a functional or sequential model, built.
+
+    Returns:
+        A new model of the same class.
 
     Raises:
-        ValueError: as `from_keras`, and a layer or an argument that Keras lacks.
+        ValueError: as `from_keras`, or Keras lacks a layer or an argument.
+
+    Example:
+
+    ```python
+    import keras
+    import keras_rnnkit as rk
+
+    model = keras.Sequential([keras.Input((8, 3)), rk.LSTM(4)])
+    print(type(rk.to_keras(model).layers[0]) is keras.layers.LSTM)  # True
+    ```
     """
     return _convert(model, _stock, {})
 
 
 def _convert(model, replace, clones):
-    """Clones the model through `replace`; `clones` holds the layers done, by `id`."""
+    """Clones a model through `replace`; `clones` holds the cloned layers by `id`."""
     check_model(model)
 
     def clone(layer):
@@ -72,7 +101,7 @@ def _convert(model, replace, clones):
             call_function=_call_stock if replace is _stock else None,
         )
     if type(converted) is not type(model):
-        raise _subclassed(model)
+        raise _subclassed_error(model)
     weights = model.get_weights()
     if len(weights) != len(converted.weights):
         raise ValueError(
@@ -89,7 +118,7 @@ def check_model(model):
     kinds = keras.Sequential, Functional
     constructors = [kind.__init__ for kind in kinds]
     if not isinstance(model, kinds) or type(model).__init__ not in constructors:
-        raise _subclassed(model)
+        raise _subclassed_error(model)
     if not model.built:
         raise ValueError(
             f"the model must be built; received `{model.name}` without an input shape: "
@@ -98,7 +127,7 @@ def check_model(model):
 
 
 def _copy_trainable(old, new):
-    """Freezes what was frozen; outermost first, as the flag is handed down."""
+    """Copies `trainable`, outermost layers first, as setting it affects inner ones."""
     new.trainable = old.trainable
     if isinstance(old, keras.Model):
         pairs = zip(old.layers, new.layers, strict=True)
@@ -110,60 +139,65 @@ def _copy_trainable(old, new):
 
 
 def call_any_steps(model, inputs, training=False):
-    """Calls a model, with another number of steps than its inputs say too.
+    """Calls a model; other numbers of steps than those of its inputs are allowed.
 
     Args:
         inputs: in the structure of the model's inputs.
     """
-    fits = all(
+    # `__call__` would reject other shapes.
+    run = model if has_compatible_inputs(model, inputs) else model.call
+    return run(inputs, training=training)
+
+
+def has_compatible_inputs(model, inputs) -> bool:
+    """Returns whether the shapes of tensors are compatible with a model's inputs."""
+    return all(
         tf.TensorShape(x.shape).is_compatible_with(given.shape)
         for x, given in zip(model.inputs, keras.tree.flatten(inputs), strict=True)
     )
-    # `__call__` would refuse them.
-    return (model if fits else model.call)(inputs, training=training)
 
 
 def has_stock_layers(model) -> bool:
-    """Whether a model has recurrent layers of Keras's own."""
+    """Returns whether a model has recurrent layers of Keras itself."""
     return any(type(layer) in STOCK.values() for layer in all_layers(model))
 
 
-def stand_in(layer: keras.layers.RNN) -> layers.RNN:
-    """A layer of this package that computes what one of Keras's does, to be traced.
+def as_portable_layer(layer: keras.layers.RNN) -> layers.RNN:
+    """Returns a layer that computes the same on the loop of this package, for tracing.
 
-    It has the same states. Keras's own layers are made anew, with the same weights. Any
-    other one, such as a user's subclass, keeps its code and its weights: it is the same
-    object, seen as of a class that has the loop of this package behind its own.
+    It shares the states. Layers of Keras itself are cloned with their weights. Any
+    other layer, such as a user's subclass, keeps its code and weights: the result
+    shares its attributes, and its class adds the loop of this package as a base class.
     """
-    if type(layer) in STOCK.values() and not _is_hidden(layer):
+    if type(layer) in STOCK.values() and not _has_custom_cell(layer):
         new = _clone(layer, _ours, {})
         new.build_from_config(layer.get_build_config())
         new.set_weights(layer.get_weights())
         vars(new)["states"] = layer.states
         return new
-    kinds = (type(layer), OnThisLoop)
+    kinds = (type(layer), PortableRNN)
     if type(layer) is keras.layers.RNN:
-        kinds = (OnThisLoop,)
-    seen = object.__new__(type(type(layer).__name__, kinds, {}))
-    object.__setattr__(seen, "__dict__", vars(layer))
-    return seen
+        kinds = (PortableRNN,)
+    portable = object.__new__(type(type(layer).__name__, kinds, {}))
+    object.__setattr__(portable, "__dict__", vars(layer))
+    return portable
 
 
-class OnThisLoop(layers.RNN):
-    """What a layer of Keras or of a user has behind its own code, as a `stand_in`."""
+class PortableRNN(layers.RNN):
+    """The base class that `as_portable_layer` adds to a layer of Keras or of a user."""
 
     loop = "portable"
 
     def run_checked(self, sequences, initial_state, mask, training, lengths):
-        # Not held to the shapes of states, which Keras knows for vectors only.
+        # Skips the check of state shapes, which Keras supports for vectors only.
         check_stream(self, lengths)
         mask = as_mask(mask, lengths, sequences)
         return self.run(sequences, initial_state, mask, training)
 
 
-def _is_hidden(layer):
-    """Whether the cell of a layer is a user's, which may not come back from its
-    configuration as it is."""
+def _has_custom_cell(layer):
+    """Returns whether a layer has a user's cell, which its configuration may not
+    reproduce exactly."""
     return type(layer) is keras.layers.RNN and any(
         type(cell).__module__.partition(".")[0] not in ("keras", "keras_rnnkit")
         for cell in all_layers(layer.cell)
@@ -171,11 +205,11 @@ def _is_hidden(layer):
 
 
 def is_stock(layer) -> bool:
-    """Whether it is a recurrent layer that runs on Keras's own loop."""
+    """Returns whether a recurrent layer runs on the loop of Keras."""
     return isinstance(layer, keras.layers.RNN) and not isinstance(layer, layers.RNN)
 
 
-def _subclassed(model):
+def _subclassed_error(model):
     return ValueError(
         "the model must be functional or sequential; received an instance of the "
         f"subclass `{type(model).__name__}`: replace the layers in its own code"
@@ -183,7 +217,7 @@ def _subclassed(model):
 
 
 def _inputs(model):
-    """New inputs of the same names, which `clone_model` would not keep."""
+    """Returns new inputs of the same names, which `clone_model` would not keep."""
     layers = [x for x in model.layers if isinstance(x, keras.layers.InputLayer)]
     layer_of = {id(layer.output): layer for layer in layers}
     return keras.tree.map_structure(
@@ -199,7 +233,7 @@ def _clone(layer, replace, clones):
         return _convert(layer, replace, clones)
     if not isinstance(layer, keras.layers.Layer):  # an operation of `keras.ops`
         return type(layer).from_config(layer.get_config())
-    if hasattr(layer, "adapt"):  # what it has learned is not in its weights alone
+    if hasattr(layer, "adapt"):  # its weights are not all of its state
         return layer
     config = keras.saving.serialize_keras_object(layer)
     replaced = _walk(config, replace, layer.name)
@@ -222,7 +256,7 @@ def _clone(layer, replace, clones):
 def _call_stock(layer, *args, lengths=None, **kwargs):
     if lengths is not None:
         raise ValueError(
-            f"`{layer.name}` has no equal in Keras: it is called with `lengths`"
+            f"`{layer.name}` has no equivalent in Keras: it is called with `lengths`"
         )
     return layer(*args, **kwargs)
 
@@ -240,13 +274,13 @@ def _walk(config, replace, name):
 
 
 def _unbuilt(config, name):
-    """The serialized object without its shapes: a layer built where it is called has
-    the names of its weights under those of the layers around it."""
+    """Removes the shapes of a serialized object: a layer that is built when called gets
+    weight paths that include the layers around it."""
     return {key: value for key, value in config.items() if key != "build_config"}
 
 
 def _ours(config, name):
-    """The serialized object with a class of Keras replaced by ours."""
+    """Replaces a class of Keras by ours in a serialized object."""
     class_name = config["class_name"]
     if class_name not in STOCK or config["module"] != "keras.layers":
         return config
@@ -258,19 +292,19 @@ def _ours(config, name):
 
 
 def _stock(config, name):
-    """The serialized object with a class of ours replaced by Keras's."""
+    """Replaces a class of ours by that of Keras in a serialized object."""
     class_name = config["class_name"]
     if not (config.get("registered_name") or "").startswith(f"{PACKAGE}>"):
         return config
     if class_name not in STOCK:
-        raise ValueError(f"`{name}` has no equal in Keras: it is a `{class_name}`")
+        raise ValueError(f"`{name}` has no equivalent in Keras: it is a `{class_name}`")
     arguments = dict(config["config"])
     ours = OURS[class_name]
     for option in getattr(ours, "options", ()):
         value = arguments.pop(option)
         if option != "loop" and value != ours.signature.parameters[option].default:
             raise ValueError(
-                f"`{name}` has no equal in Keras: it has `{option}={value!r}`"
+                f"`{name}` has no equivalent in Keras: it has `{option}={value!r}`"
             )
     return config | {
         "module": "keras.layers",
@@ -280,7 +314,7 @@ def _stock(config, name):
 
 
 def _copy_unsaved(old, new):
-    """Copies what Keras 3.15 leaves out of a layer's configuration."""
+    """Copies attributes that Keras 3.15 omits from a layer's configuration."""
     for name in ("use_cudnn", "implementation", "dropout_mask_count"):
         if hasattr(old, name):
             setattr(new, name, getattr(old, name))
@@ -292,7 +326,7 @@ def _copy_unsaved(old, new):
 
 
 def _check_replaced(layer, name, replace):
-    """Raises where a layer makes recurrent layers that its configuration hides."""
+    """Raises if a layer creates recurrent layers that its configuration lacks."""
     left = STOCK if replace is _ours else OURS
     for inner in all_layers(layer):
         if type(inner) in left.values():

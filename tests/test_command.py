@@ -185,7 +185,10 @@ WRONG = {
     ),
     "a file for a folder": ("export m.keras text/m.tflite", "there is no folder"),
     "a folder for a file": ("export m.keras folder", "must be a file to write; receiv"),
-    "the model itself": ("export m.keras ./m.keras", "must be another one than those"),
+    "the model itself": (
+        "export m.keras ./m.keras",
+        "must differ from the files to read",
+    ),
     "objects for data": (
         "export m.keras m.tflite --data objects.npy",
         "must be an .npy or .npz file of numbers; received Python objects",
@@ -201,7 +204,7 @@ WRONG = {
     "a folder for data": ("export m.keras m.tflite --data folder", "received a folder"),
     "no tokens in an answer": (
         "export m.keras m.tflite --max-length 3",
-        "`max_length` is of a `Seq2Seq`",
+        "`max_length` requires a `Seq2Seq`",
     ),
     "no file to inspect": ("inspect none.tflite", "none.tflite"),
     "text to inspect": ("inspect text", "must be a TFLite file"),

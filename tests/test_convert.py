@@ -172,14 +172,14 @@ def with_lengths():
         (
             rk.to_keras,
             lambda: of(rk.Bidirectional(rk.GRU(3, zoneout=0.1, name="z"))),
-            "`forward_z` has no equal in Keras: it has `zoneout=0.1`",
+            "`forward_z` has no equivalent in Keras: it has `zoneout=0.1`",
         ),
         (
             rk.to_keras,
             lambda: of(rk.StackedRNN([rk.GRU(3)], name="s")),
             "`s`.*StackedRNN",
         ),
-        (rk.to_keras, with_lengths, "`g` has no equal.*called with `lengths`"),
+        (rk.to_keras, with_lengths, "`g` has no equivalent.*called with `lengths`"),
     ],
 )
 def test_what_cannot_be_converted_raises_and_is_named(convert, make, message):

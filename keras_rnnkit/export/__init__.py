@@ -1,7 +1,7 @@
-"""From a Keras model to SavedModel and TFLite, with the proof that they agree."""
+"""Exports Keras models to SavedModel and TFLite, and verifies the files."""
 
-from keras_rnnkit.export.content import Content, inspect_tflite
-from keras_rnnkit.export.files import check_target, size_of
+from keras_rnnkit.export.atomic_writes import check_target, size_of
+from keras_rnnkit.export.flatbuffer import Content, inspect_tflite
 from keras_rnnkit.export.report import ExportReport
 from keras_rnnkit.export.runtime import StreamingModel, TFLiteModel
 from keras_rnnkit.export.saved_model import export_saved_model

@@ -1,9 +1,8 @@
-"""From a SavedModel to TFLite, in a process of its own.
+"""Converts a SavedModel to TFLite in a child process.
 
-TFLite's converter can end the process in which it runs, without an exception: while it
-calibrates a loop, for one. Its interpreter can, with a file that it has no kernels for.
-So both run in a child first, which this file is the program of. The child needs nothing
-of this package, and nothing of Keras.
+TFLite's converter can crash its process, for example while it calibrates a loop. So can
+its interpreter, with a file that it has no kernels for. So both run in a child process
+first, whose program is this file. It imports neither this package nor Keras.
 """
 
 import atexit
@@ -17,12 +16,12 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-NOISE = "fully_quantize: "  # what the converter says of each conversion
-IDLE_SECONDS = 120  # after which the child ends; the next conversion starts another one
+PROGRESS = "fully_quantize: "  # begins a line that is printed at each conversion
+IDLE_SECONDS = 120  # after which the child exits; the next conversion starts a new one
 
 
 class Converter:
-    """The child, started when it is asked for and kept for the next conversion."""
+    """Manages the child process, which is kept for the next conversion."""
 
     def __init__(self):
         self._lock = threading.Lock()
@@ -30,46 +29,46 @@ class Converter:
         self._log = None
 
     def start(self):
-        """Starts the child if there is none; it needs some seconds to be ready."""
+        """Starts the child unless it runs; it needs some seconds to be ready."""
         with self._lock:
             self._start()
 
     def convert(self, **request):
-        """Has the child do `convert`, below, with these arguments.
+        """Runs `convert`, below, in the child.
 
         Raises:
-            ValueError: TFLite's converter refused the model.
-            RuntimeError: it ended the process.
+            ValueError: TFLite's converter rejected the model.
+            RuntimeError: it crashed the process.
         """
-        self._have("convert", request)
+        self._request("convert", request)
 
-    def attempt(self, path: str):
-        """Has the child do `attempt`, below; raises as `convert`."""
-        self._have("attempt", {"path": path})
+    def run(self, path: str):
+        """Runs `run`, below, in the child; raises as `convert`."""
+        self._request("run", {"path": path})
 
-    def _have(self, work, request):
+    def _request(self, work, request):
         with self._lock:
             answer = self._ask([work, request])
-            if not answer and self._child.wait() == 0:  # It had just left, being idle.
+            if not answer and self._child.wait() == 0:  # It was idle and exited.
                 answer = self._ask([work, request])
             if not answer:
                 raise RuntimeError(
-                    f"TFLite, asked to {work} a file, {self._obituary()}"
+                    f"TFLite, asked to {work} a file, {self._exit_message()}"
                 )
             if error := json.loads(answer):
-                raise ValueError(f"{error} {self._said()}".rstrip())
+                raise ValueError(f"{error} {self._logged_errors()}".rstrip())
 
     def _ask(self, request):
-        """Returns the child's answer, or an empty string if it has ended."""
+        """Returns the child's answer, or an empty string if it has exited."""
         self._start()
-        self._heard = os.fstat(self._log.fileno()).st_size
+        self._log_start = os.fstat(self._log.fileno()).st_size
         try:
             self._child.stdin.write(json.dumps(request) + "\n")
             self._child.stdin.flush()
             return self._child.stdout.readline()
         except BrokenPipeError:
             return ""
-        except BaseException:  # an interrupt: the answer would be the next one's
+        except BaseException:  # an interrupt: the next request would get this answer
             self._stop()
             raise
 
@@ -77,7 +76,7 @@ class Converter:
         if self._child and self._child.poll() is None:
             return
         self._stop()
-        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115, it lives with the child
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed with the child
         self._child = subprocess.Popen(
             [sys.executable, __file__],
             stdin=subprocess.PIPE,
@@ -89,22 +88,22 @@ class Converter:
         )
         atexit.register(self._stop)
 
-    def _said(self) -> str:
-        """The errors that TFLite has printed since the last request: an exception of
-        the quantizer has no text of its own."""
-        size = os.fstat(self._log.fileno()).st_size - self._heard
-        printed = os.pread(self._log.fileno(), size, self._heard)
+    def _logged_errors(self) -> str:
+        """Returns the errors that TFLite has printed since the last request; exceptions
+        of the quantizer have no message."""
+        size = os.fstat(self._log.fileno()).st_size - self._log_start
+        printed = os.pread(self._log.fileno(), size, self._log_start)
         lines = printed.decode(errors="replace").splitlines()
         return " ".join(x for x in lines if x.startswith("loc(") and ": error: " in x)
 
-    def _obituary(self):
+    def _exit_message(self):
         code = self._child.wait()
         self._log.seek(0)
-        said = [line for line in self._log.read().split("\n") if line.strip()]
-        last = next((line for line in said[::-1] if not line.startswith(NOISE)), "")
+        lines = [line for line in self._log.read().split("\n") if line.strip()]
+        last = next((x for x in lines[::-1] if not x.startswith(PROGRESS)), "")
         self._stop()
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return f"ended its process ({how}): nothing was written. {last}".rstrip()
+        cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return f"ended its process ({cause}): nothing was written. {last}".rstrip()
 
     def _stop(self):
         child, self._child = self._child, None
@@ -124,7 +123,7 @@ def convert(saved, signatures, quantize, data, path):
     """Writes a SavedModel as a TFLite file.
 
     Args:
-        saved: its folder.
+        saved: str, its folder.
         signatures: list of the names of its signatures.
         quantize: None, "dynamic", "float16", "int8" or "int16x8".
         data: an `.npz` file with `name:number`, the inputs of the first signature to
@@ -143,7 +142,7 @@ def convert(saved, signatures, quantize, data, path):
         converter.target_spec.supported_types = [tf.float16]
     ops = {
         "int8": [tf.lite.OpsSet.TFLITE_BUILTINS_INT8],
-        # What has no operation for 16 bits computes in float.
+        # Operations without a 16-bit kernel compute in float.
         "int16x8": [
             tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
             tf.lite.OpsSet.TFLITE_BUILTINS,
@@ -161,19 +160,19 @@ def convert(saved, signatures, quantize, data, path):
     Path(path).write_bytes(converter.convert())
 
 
-def attempt(path):
-    """Runs each signature of a file on zeros, as small as may be."""
+def run(path):
+    """Runs each signature of a file on zeros of the smallest shape."""
     from ai_edge_litert.interpreter import Interpreter
     from numpy import maximum, zeros
 
     interpreter = Interpreter(path)
     interpreter.allocate_tensors()
     for name in interpreter.get_signature_list():
-        run = interpreter.get_signature_runner(name)
-        inputs = run.get_input_details().items()
-        # An exception does not matter: real data, and the caller's proof, come later.
+        runner = interpreter.get_signature_runner(name)
+        inputs = runner.get_input_details().items()
+        # Exceptions do not matter here: the caller verifies the file on real data.
         with suppress(ValueError, RuntimeError):
-            run(
+            runner(
                 **{
                     name: zeros(maximum(each["shape_signature"], 1), each["dtype"])
                     for name, each in inputs
@@ -182,10 +181,10 @@ def attempt(path):
 
 
 def serve():
-    """Answers requests, one a line, with the error of each or null."""
+    """Answers each request, a line of JSON, with its error or null."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what others print must not stand between the answers
-    import tensorflow  # noqa: F401, made ready before the first request
+    os.dup2(2, 1)  # so that nothing else is printed between the answers
+    import tensorflow  # noqa: F401, loaded before the first request
 
     while True:
         idle = threading.Timer(IDLE_SECONDS, os._exit, [0])
@@ -197,7 +196,7 @@ def serve():
             return
         try:
             work, request = json.loads(line)
-            error = {"convert": convert, "attempt": attempt}[work](**request)
+            error = {"convert": convert, "run": run}[work](**request)
         except Exception as exception:
             error = f"{type(exception).__name__}: {exception}"
         print(json.dumps(error), file=answers, flush=True)

@@ -1,13 +1,13 @@
-"""How far the outputs of a file are from those of its model, and how far they may be.
+"""Measures the difference between the outputs of a file and of its model.
 
-A mean over all outputs hides a fault in some of them. So each output is compared in
-parts: each feature, which tells the directions of a `Bidirectional` apart; each step;
-and the rows of small, middling and large inputs. In each part two things are bounded:
+A mean over all outputs hides an error in some of them. So each output is compared in
+parts: each feature, which separates the directions of a `Bidirectional`; each step; and
+the rows of small, middling and large inputs. Two quantities are bounded in each part:
 
-    the error   √(Σ(ŷ - y)² / Σy²)            as a share of what the model returns
-    the gain    cov(ŷ - y, y) / var(y)        by how much a part is too large or small
+    the error   √(Σ(ŷ - y)² / Σy²)            relative to the outputs of the model
+    the gain    cov(ŷ - y, y) / var(y)        relative excess of the outputs' scale
 
-Rounding to 8 bits gives an error, but hardly a gain; a wrong scale gives a gain.
+Rounding to 8 bits causes an error, but hardly a gain; a wrong scale causes a gain.
 """
 
 import dataclasses
@@ -15,14 +15,14 @@ import math
 
 import numpy as np
 
-TINY = 1e-30  # keeps an output of zeros from a division by zero
-# Of a float file, whose bound is on the largest difference: that of a part, over it
-OF_A_PART = 100.0
-# Of a quantized file: the steps of an output's scale that no part can be held to
-STEPS = 2
-SIGNIFICANT = 3.0  # deviations
-FEWEST_CALLS = 9  # to be told apart by the size of their inputs
-PROBABLE = 1e-3  # how far probabilities may be from a sum of one
+TINY = 1e-30  # avoids a division by zero
+# The bound on each part of a float file, over the bound on the largest difference
+PART_FACTOR = 100.0
+# Rounding error that no part of a quantized file avoids, in steps of the output's scale
+ROUNDING_STEPS = 2
+SIGNIFICANT = 3.0  # standard deviations
+MIN_CALLS = 9  # to group them by the size of their inputs
+PROBABILITY_TOLERANCE = 1e-3  # deviation of a sum of probabilities from one
 SIZES = "small", "middling", "large"
 
 
@@ -31,10 +31,10 @@ class Part:
     """The difference in a part of the outputs.
 
     Attributes:
-        name: what part it is.
+        name: str, describes the part.
         error: root mean square of differences over that of the model's outputs.
-        excess: the same without what rounding explains.
-        gain: by how much the part is too large, without what chance explains.
+        excess: the same, minus the error that rounding explains.
+        gain: the gain, minus what chance explains.
     """
 
     name: str
@@ -44,28 +44,26 @@ class Part:
 
 
 class Differences:
-    """Takes what a file and its model return, call by call.
+    """Accumulates the differences between a file and its model over calls.
 
     Args:
-        model: its name.
+        model: str, name of the model.
         inputs: list of dicts, the inputs of all calls by name.
-        steps: dict of the scales of the file's outputs by name, for those that stand
-            for other numbers.
+        steps: dict of the quantization scales of outputs by name.
     """
 
     def __init__(self, model: str, inputs: list[dict], steps: dict[str, float]):
         self.model = model
         self.steps = steps
         self.outputs = {}
-        self._sizes = iter(sizes_of(inputs))
+        self._sizes = iter(input_sizes(inputs))
         self._row = 0
 
     def add(self, received: dict, expected: dict):
-        """Takes the outputs of the next call, by name.
+        """Adds the outputs of the next call, by name.
 
         Raises:
-            ValueError: another shape, or one of the two is not finite where the other
-                one is.
+            ValueError: the shapes differ, or only one of the two is finite somewhere.
         """
         size = next(self._sizes)
         for name, y in expected.items():
@@ -87,24 +85,24 @@ class Differences:
             return
         place = tuple(int(i) for i in np.argwhere(wrong)[0])
         row = self._row + (place[0] if place else 0)
-        own = "" if np.isfinite(y[place]) else ", which is no finite number,"
+        own = "" if np.isfinite(y[place]) else ", which is not finite,"
         raise ValueError(
             f"the file must return what `{self.model}` does; received {x[place]} where "
-            f"the model itself gives {y[place]}{own} in row {row} of the data compared "
-            f"on, `{name}{list(place[1:])}`"
+            f"the model itself gives {y[place]}{own} in row {row} of the comparison "
+            f"data, `{name}{list(place[1:])}`"
         )
 
-    def worst(self) -> Part:
-        """The part of the largest error."""
+    def worst_part(self) -> Part:
+        """Returns the part with the largest error."""
         parts = [
             part for name, y in self.outputs.items() for part in y.parts(f"`{name}`")
         ]
         return max(parts, key=lambda part: part.error, default=Part("", 0.0, 0.0, 0.0))
 
-    def figures(self) -> dict:
-        """The difference as it stands in the report."""
+    def summary(self) -> dict:
+        """Returns the attributes of `ExportReport` on differences."""
         outputs = self.outputs.values()
-        worst = self.worst()
+        worst = self.worst_part()
         shares = [y.agreement for y in outputs if y.agreement is not None]
         return {
             "max_absolute": max((y.largest for y in outputs), default=0.0),
@@ -116,13 +114,13 @@ class Differences:
         }
 
     def check(self, tolerance: float, quantized: bool):
-        """Raises `ValueError` if a difference is larger than it may be.
+        """Raises `ValueError` if a difference exceeds its bound.
 
         Args:
             tolerance: see `export_tflite`.
-            quantized: bool, whether values or weights are.
+            quantized: bool, whether values or weights are quantized.
         """
-        allowed = tolerance * (1 if quantized else OF_A_PART)
+        allowed = tolerance * (1 if quantized else PART_FACTOR)
         for name, y in self.outputs.items():
             found, kind = (y.error, "mean") if quantized else (y.relative, "largest")
             if not found <= tolerance:
@@ -150,7 +148,7 @@ class Output:
     """The difference in one output.
 
     Args:
-        step: float, of which its values are multiples; 0 if of none.
+        step: float, the quantization scale of its values; 0 for floats.
 
     Attributes:
         largest: the largest absolute difference.
@@ -160,13 +158,13 @@ class Output:
         self.step = step
         self.largest = 0.0
         self._scale = 0.0
-        self._whole, self._features, self._steps = Sums(), Sums(), Sums()
+        self._total, self._features, self._steps = Sums(), Sums(), Sums()
         self._sizes = {size: Sums() for size in SIZES}
         self._rows = self._same = 0
-        self._probable = True
+        self._is_probability = True
 
     def add(self, x, y, size):
-        """Takes what a file and its model return in a call."""
+        """Adds the outputs of a file and its model for one call."""
         has_parts = y.dtype.kind == "f"
         x, y = x.astype("float64"), y.astype("float64")
         self._count_classes(x, y)
@@ -177,7 +175,7 @@ class Output:
             self._scale = max(self._scale, float(abs(y).max()))
         n = finite.astype("float64")
         terms = np.stack(np.broadcast_arrays(n, *moments(x - y, y)))
-        self._whole.add(terms.reshape(len(terms), -1, 1))
+        self._total.add(terms.reshape(len(terms), -1, 1))
         if not has_parts:
             return
         if size:
@@ -189,18 +187,20 @@ class Output:
             self._steps.add(by_step.reshape(len(terms), -1, y.shape[1]))
 
     def _count_classes(self, x, y):
-        """How many rows have the same largest value, if they are probabilities."""
-        if not self._probable or y.ndim < 2 or y.shape[-1] < 2:
-            self._probable = False
+        """Counts rows with the same most probable class, if these are probabilities."""
+        if not self._is_probability or y.ndim < 2 or y.shape[-1] < 2:
+            self._is_probability = False
             return
-        self._probable = bool((y >= 0).all() and (abs(y.sum(-1) - 1) < PROBABLE).all())
+        self._is_probability = bool(
+            (y >= 0).all() and (abs(y.sum(-1) - 1) < PROBABILITY_TOLERANCE).all()
+        )
         same = x.argmax(-1) == y.argmax(-1)
         self._rows, self._same = self._rows + same.size, self._same + int(same.sum())
 
     @property
     def agreement(self) -> float | None:
-        """The share of the largest classes that are the same; None without classes."""
-        return self._same / self._rows if self._probable and self._rows else None
+        """The share of rows whose most probable class agrees; None without classes."""
+        return self._same / self._rows if self._is_probability and self._rows else None
 
     @property
     def relative(self) -> float:
@@ -210,17 +210,17 @@ class Output:
     @property
     def error(self) -> float:
         """The root mean square of differences over that of outputs."""
-        return float(self._whole.error()[0]) if self._whole.count else 0.0
+        return float(self._total.error()[0]) if self._total.count else 0.0
 
     def parts(self, name) -> list[Part]:
-        """The difference in each part that has a value."""
-        if not self._whole.count:
+        """Returns the difference in each part that is not empty."""
+        if not self._total.count:
             return []
-        # Of small probabilities the error is that of their logarithms.
-        whole = float(self._whole.size()[0])
-        floor = 0.1 * whole if self._probable else 0.0
+        # The relative error of a small probability is the error of its logarithm.
+        total = float(self._total.size()[0])
+        floor = 0.1 * total if self._is_probability else 0.0
         named = [
-            (self._whole, lambda _: name),
+            (self._total, lambda _: name),
             (self._features, lambda i: f"feature {i} of {name}"),
             (self._steps, lambda i: f"step {i} of {name}"),
             *(
@@ -229,27 +229,27 @@ class Output:
             ),
         ]
         return [
-            Part(label(i), *figures)
+            Part(label(i), *values)
             for sums, label in named
             if sums.count
-            for i, figures in enumerate(sums.figures(whole, floor, self.step))
-            if figures
+            for i, values in enumerate(sums.differences(total, floor, self.step))
+            if values
         ]
 
 
 class Sums:
-    """Sums over values, for each of some parts."""
+    """Sums over values, separately for each part of an output."""
 
     def __init__(self):
         self._sums = np.zeros((6, 0))
 
     @property
     def count(self) -> int:
-        """How many values there are."""
+        """The number of values."""
         return int(self._sums[0].sum())
 
     def add(self, terms):
-        """Takes `(6, values, parts)`; later parts may be missing."""
+        """Adds terms, `(6, values, parts)`; the last parts may be missing."""
         new = terms.sum(axis=1)
         more = new.shape[1] - self._sums.shape[1]
         if more > 0:
@@ -257,58 +257,61 @@ class Sums:
         self._sums[:, : new.shape[1]] += new
 
     def size(self):
-        """The root mean square of what the model returns."""
+        """Returns the root mean square of the model's outputs."""
         n, *_, yy = self._sums
         return np.sqrt(yy / np.maximum(n, 1))
 
     def error(self):
-        """The root mean square of differences, over that."""
+        """Returns the root mean square of differences, over `size`."""
         n, _, ee, *_ = self._sums
         return np.sqrt(ee / np.maximum(n, 1)) / np.maximum(self.size(), TINY)
 
-    def figures(self, whole, floor, step):
-        """Yields `(error, excess, gain)` for each part, None for one without values.
+    def differences(self, total, floor, step):
+        """Yields `(error, excess, gain)` for each part, None for an empty one.
 
         Args:
-            whole: root mean square of the whole output: a few values may all be small,
-                by chance, so that the fewer there are, the more they are measured by
-                it.
-            floor: the least root mean square to measure by.
-            step: of the output's scale.
+            total: root mean square of the whole output. The values of a small part may
+                all be small by chance, so `total` weighs more the fewer there are.
+            floor: minimum of the root mean square that errors are relative to.
+            step: the quantization scale of the output.
         """
         for n, e, ee, y, ey, yy in self._sums.T:
             if not n:
                 yield None
                 continue
             size = math.sqrt(yy / n)
-            measure = max(size, floor, whole / n, TINY)
+            measure = max(size, floor, total / n, TINY)
             error = math.sqrt(ee / n)
             spread = math.sqrt(max(yy / n - (y / n) ** 2, 0.0))
             gain = (ey / n - e * y / n**2) / max(spread**2, TINY)
             chance = SIGNIFICANT * error / math.sqrt(n) + step / 2
             chance += 0.1 * max(measure - size, 0.0)
             gain = math.copysign(max(abs(gain) - chance / max(spread, TINY), 0.0), gain)
-            yield error / measure, max(error - STEPS * step, 0.0) / measure, gain
+            yield (
+                error / measure,
+                max(error - ROUNDING_STEPS * step, 0.0) / measure,
+                gain,
+            )
 
 
 def moments(e, y):
-    """What `Sums` adds up of differences and outputs, beside their number."""
+    """Returns the terms that `Sums` adds up, of differences and outputs."""
     return e, e * e, y, e * y, y * y
 
 
 def is_same(x, y):
-    """Where two arrays hold the same, or both what is not a number."""
+    """Returns where two arrays are equal, or both NaN."""
     return (x == y) | (np.isnan(x) & np.isnan(y))
 
 
-def sizes_of(calls) -> list[str | None]:
-    """Which calls have small, middling and large inputs, a third each; None for all if
-    they are few, or have no inputs of floats."""
+def input_sizes(calls) -> list[str | None]:
+    """Groups calls by the size of their inputs: a third each is small, middling and
+    large. All are None if there are few calls or no float inputs."""
     sizes = [
         [np.mean(np.square(x)) for x in call.values() if x.dtype.kind == "f" and x.size]
         for call in calls
     ]
-    if len(calls) < FEWEST_CALLS or not all(sizes):
+    if len(calls) < MIN_CALLS or not all(sizes):
         return [None] * len(calls)
     ranks = np.argsort(np.argsort([np.mean(each) for each in sizes], kind="stable"))
     return [SIZES[rank * len(SIZES) // len(calls)] for rank in ranks]

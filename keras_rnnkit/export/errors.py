@@ -1,4 +1,4 @@
-"""Errors of Keras, TensorFlow and the converter, told in one sentence."""
+"""Reduces errors of Keras, TensorFlow and the converter to one sentence."""
 
 import re
 import traceback
@@ -10,8 +10,8 @@ import keras
 from keras_rnnkit.internals import all_layers
 
 PACKAGE = Path(__file__).parent.parent
-LETTERS = 300  # of what others say
-PAGE = "in user code:"
+MAX_CHARACTERS = 300  # quoted from an error
+USER_CODE_HEADER = "in user code:"
 REMEDIES = {
     "untracked": "keep the resource as an attribute of the layer that uses it",
     "valid scope name": "give the layer a name of letters, digits and `_`",
@@ -24,43 +24,43 @@ REMEDIES = {
 
 
 @contextmanager
-def explained(model):
-    """Has what goes wrong inside be one sentence that names the layer.
+def explain_errors(model):
+    """Re-raises errors as one sentence that names the layer.
 
-    Errors of this package say what they have to; those of files and memory too.
+    Errors of this package, of files and of memory pass through unchanged.
     """
     filtered = keras.config.is_traceback_filtering_enabled()
-    # Keras would put its messages among others, and hide where they come from.
+    # The filter would mix Keras's messages with others and hide the failing frame.
     keras.config.disable_traceback_filtering()
     try:
         yield
     except (OSError, MemoryError, NotImplementedError):
         raise
     except Exception as error:
-        if is_ours(error):
+        if raised_by_package(error):
             raise
-        name = layer_of(error, model)
+        name = failing_layer(error, model)
         where = f"`{name}` of `{model.name}`" if name else f"`{model.name}`"
-        said = first_sentence(error)
-        remedy = next((cure for sign, cure in REMEDIES.items() if sign in said), "")
+        message = first_sentence(error)
+        remedy = next((text for sign, text in REMEDIES.items() if sign in message), "")
         raise ValueError(
             f"{where} cannot be exported: nothing was written. "
-            f"{type(error).__name__}: {said}{remedy and f': {remedy}'}"
+            f"{type(error).__name__}: {message}{remedy and f': {remedy}'}"
         ) from error
     finally:
         if filtered:
             keras.config.enable_traceback_filtering()
 
 
-def is_ours(error) -> bool:
-    """Whether an error was raised by this package itself."""
+def raised_by_package(error) -> bool:
+    """Returns whether this package itself raised an error."""
     frames = traceback.extract_tb(error.__traceback__)
     own = Path(frames[-1].filename).is_relative_to(PACKAGE)
-    return own and PAGE not in str(error)
+    return own and USER_CODE_HEADER not in str(error)
 
 
-def layer_of(error, model) -> str | None:
-    """The name of the innermost layer of a model that was at work when it failed."""
+def failing_layer(error, model) -> str | None:
+    """Returns the name of the innermost layer that was running when a model failed."""
     known = {id(layer) for layer in all_layers(model)} - {id(model)}
     found = None
     for frame, _ in traceback.walk_tb(error.__traceback__):
@@ -71,17 +71,17 @@ def layer_of(error, model) -> str | None:
 
 
 def first_sentence(error) -> str:
-    """What an error says, without the page around it."""
-    said = str(error)
-    if PAGE in said:  # the message stands at the end, after the lines of the program
-        said = re.split(r"\n\s+(?=\w+(?:Error|Exception): )", said)[-1]
-        said = said.partition(": ")[2] or said
-    paragraphs = [" ".join(each.split()) for each in said.strip().split("\n\n")]
-    return paragraphs[0][:LETTERS].rstrip(" .:")
+    """Returns the message of an error without the traceback that TensorFlow adds."""
+    message = str(error)
+    if USER_CODE_HEADER in message:  # the message follows the traceback
+        message = re.split(r"\n\s+(?=\w+(?:Error|Exception): )", message)[-1]
+        message = message.partition(": ")[2] or message
+    paragraphs = [" ".join(each.split()) for each in message.strip().split("\n\n")]
+    return paragraphs[0][:MAX_CHARACTERS].rstrip(" .:")
 
 
 def layers_in(text: str, model) -> list[str]:
-    """The layers of a model whose scopes a text of TensorFlow's names."""
+    """Returns the layers of a model whose name scopes appear in a text."""
     names = [layer.name for layer in all_layers(model)]
     found = [n for n in names if re.search(rf"/{re.escape(n)}(_\d+)?/", text)]
     return list(dict.fromkeys(found))

@@ -1,4 +1,4 @@
-"""A model's layers called one after the other, and the shapes that they see."""
+"""Runs a model layer by layer, and traces the shapes of its layers."""
 
 import inspect
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras import ops, tree
 
 from keras_rnnkit.arguments import takes
+from keras_rnnkit.convert import has_compatible_inputs
 from keras_rnnkit.internals import all_layers, run_operations, set_masks
 from keras_rnnkit.recurrence import Policy
 
@@ -20,25 +21,21 @@ def call_layer(layer, *args, **kwargs):
 
 
 def call_model(model, inputs):
-    """Calls a model for inference, with other sizes than its inputs say too."""
-    fits = all(
-        tf.TensorShape(x.shape).is_compatible_with(given.shape)
-        for x, given in zip(model.inputs, tree.flatten(inputs), strict=True)
-    )
-    if fits:
+    """Calls a model for inference; other sizes than those of its inputs are allowed."""
+    if has_compatible_inputs(model, inputs):
         return model(inputs, training=False)
-    return run_graph(model, inputs, call_layer)  # `__call__` would refuse them
+    return run_graph(model, inputs, call_layer)  # `__call__` would reject them
 
 
 def run_graph(model, inputs, call):
-    """Runs a model, and the models in it, with each of their layers called by `call`.
+    """Runs a model and its nested models, calling each of their layers through `call`.
 
     Args:
         inputs: tensors, in the structure of the model's inputs or flat.
-        call: callable `(layer, *args, **kwargs)`, which returns what the layer would.
-            A model with a `call` of its own counts as a layer, as does a layer.
+        call: callable `(layer, *args, **kwargs)` that returns the layer's outputs. A
+            model with a `call` of its own is treated as a layer.
     """
-    graph = _graph_of(model)
+    graph = _as_functional(model)
     if graph is None:
         return call(model, inputs)
 
@@ -63,8 +60,8 @@ def run_graph(model, inputs, call):
     return outputs
 
 
-def _graph_of(model):
-    """The model as a functional one; `None` if its code does more than run a graph."""
+def _as_functional(model):
+    """Returns the model as a functional one; `None` if it has a `call` of its own."""
     is_model = isinstance(model, keras.Model) and model.built
     if not is_model or not getattr(model, "inputs", None):
         return None
@@ -81,27 +78,27 @@ class Call:
 
     Attributes:
         layer: the layer, or an operation of `keras.ops`.
-        level: int, of how many `TimeDistributed` it is inside.
+        depth: int, the number of `TimeDistributed` wrappers around it.
         inputs, outputs: lists of symbolic tensors.
-        first: list of those that `initial_state` holds.
+        initial_state: list of the tensors passed as `initial_state`.
     """
 
     layer: keras.layers.Layer
-    level: int
+    depth: int
     inputs: list
     outputs: list = field(default_factory=list)
-    first: list = field(default_factory=list)
+    initial_state: list = field(default_factory=list)
 
     @property
     def is_recurrent(self) -> bool:
-        """Whether the layer is recurrent, or has one that is; what `TimeDistributed`
-        wraps has calls of its own."""
+        """Whether the layer is or contains a recurrent one; the layer in a
+        `TimeDistributed` has calls of its own."""
         wraps = isinstance(self.layer, keras.layers.TimeDistributed)
         return not wraps and any(map(is_recurrent, layers_of(self.layer)))
 
 
-class StoppedError(Exception):
-    """A layer cannot take inputs of a size.
+class LayerCallError(Exception):
+    """A layer rejects the shapes of its inputs.
 
     Attributes:
         calls: list of `Call`, up to the one that failed.
@@ -113,48 +110,48 @@ class StoppedError(Exception):
 
 
 def layers_of(layer) -> list:
-    """A layer and all within it; none of an operation of `keras.ops`."""
+    """Returns a layer and all layers in it; none for an operation of `keras.ops`."""
     return all_layers(layer) if isinstance(layer, keras.layers.Layer) else []
 
 
 def is_recurrent(layer) -> bool:
-    """Whether a layer itself runs along the steps of a sequence."""
+    """Returns whether a layer itself loops over the steps of a sequence."""
     return hasattr(layer, "return_sequences")
 
 
 def trace_calls(model, shapes):
-    """Calls the layers of a model on symbolic tensors; see `Call`.
+    """Calls the layers of a model on symbolic tensors.
 
     Args:
-        shapes: list of the shapes of the model's inputs, of known sizes.
+        shapes: list of the shapes of the model's inputs, fully defined.
 
     Returns:
-        The calls, in order, and the model's outputs.
+        List of `Call`, in order, and the model's outputs.
 
     Raises:
-        StoppedError: a layer that cannot take them.
+        LayerCallError: a layer rejects its inputs.
     """
-    calls, outputs, level = [], None, 0
+    calls, outputs, depth = [], None, 0
 
     def call(layer, *args, **kwargs):
-        nonlocal level
-        seen = Call(layer, level, _tensors((args, kwargs)))
-        seen.first = _tensors(_argument(layer, "initial_state", args, kwargs))
-        calls.append(seen)
+        nonlocal depth
+        traced = Call(layer, depth, _tensors((args, kwargs)))
+        traced.initial_state = _tensors(_argument(layer, "initial_state", args, kwargs))
+        calls.append(traced)
         try:
             if isinstance(layer, keras.layers.TimeDistributed):
-                level += 1
+                depth += 1
                 outputs = _at_one_step(layer, args[0], call)
-                level -= 1
-            elif is_recurrent(layer):  # without its loop, which takes long to trace
-                outputs = _zeros_of(layer, args, kwargs)
+                depth -= 1
+            elif is_recurrent(layer):  # its loop would take long to trace
+                outputs = _zeros_like_outputs(layer, args, kwargs)
             else:
                 outputs = call_layer(layer, *args, **kwargs)
-        except StoppedError:
+        except LayerCallError:
             raise
         except Exception as error:
-            raise StoppedError(calls, error) from error
-        seen.outputs = _tensors(outputs)
+            raise LayerCallError(calls, error) from error
+        traced.outputs = _tensors(outputs)
         return outputs
 
     def run(*inputs):
@@ -175,7 +172,7 @@ def _tensors(structure) -> list:
 
 
 def _argument(layer, name, args, kwargs):
-    """An argument of a call, or `None`."""
+    """Returns an argument of a call, or `None`."""
     try:
         given = inspect.signature(layer.call).bind(*args, **kwargs)
     except TypeError:
@@ -184,7 +181,8 @@ def _argument(layer, name, args, kwargs):
 
 
 def _at_one_step(wrapper, x, call):
-    """What a `TimeDistributed` returns, in shapes: its layer is called for one step."""
+    """Returns zeros in the shape of a `TimeDistributed`'s outputs; calls its layer for
+    one step."""
     one = tf.zeros([x.shape[0], *x.shape[2:]], x.dtype)
     outputs = run_graph(wrapper.layer, one, call)
     return tree.map_structure(
@@ -192,8 +190,8 @@ def _at_one_step(wrapper, x, call):
     )
 
 
-def _zeros_of(layer, args, kwargs):
-    """Zeros in the shapes of what a recurrent layer returns."""
+def _zeros_like_outputs(layer, args, kwargs):
+    """Returns zeros in the shapes of a recurrent layer's outputs."""
     args, kwargs = tree.map_structure(
         lambda x: keras.KerasTensor(x.shape, x.dtype.name) if tf.is_tensor(x) else x,
         (args, kwargs),

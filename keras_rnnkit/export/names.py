@@ -9,7 +9,7 @@ from keras_rnnkit.recurrence import unused
 
 
 def input_names(model) -> list[str]:
-    """The names of the input layers, in the order of `model.inputs`."""
+    """Returns the names of the input layers, in the order of `model.inputs`."""
     if isinstance(model, keras.Sequential):
         return [x.name for x in model.inputs]
     layers = [x for x in model.layers if isinstance(x, keras.layers.InputLayer)]
@@ -18,10 +18,9 @@ def input_names(model) -> list[str]:
 
 
 def signature_names(model) -> list[str]:
-    """The names of the inputs in a signature, which have to be Python identifiers.
+    """Returns the names of the inputs in a signature, which must be identifiers.
 
-    A name that is none gets `_` for each letter that may not stand there, and a number
-    if another input has the name already.
+    Invalid characters become `_`; a number is added to a name that is taken.
     """
     own = input_names(model)
     taken = {name for name in own if identifier(name) == name}
@@ -35,7 +34,7 @@ def signature_names(model) -> list[str]:
 
 
 def identifier(name: str) -> str:
-    """The name as TensorFlow writes it: an ASCII identifier that begins no `_`."""
+    """Returns the name as TensorFlow writes it: an ASCII identifier, no leading `_`."""
     name = re.sub(r"\W", "_", name, flags=re.ASCII)
     if not name[:1].isalpha():
         name = f"arg_{name}"
@@ -43,7 +42,7 @@ def identifier(name: str) -> str:
 
 
 def by_signature(model, given):
-    """Data by the names of a signature, if it came by those of the model's inputs."""
+    """Renames data given by the names of a model's inputs to those of its signature."""
     if not isinstance(given, dict) or not hasattr(model, "inputs"):  # a `Seq2Seq`
         return given
     names = dict(zip(input_names(model), signature_names(model), strict=True))
@@ -51,19 +50,19 @@ def by_signature(model, given):
 
 
 def named_outputs(outputs) -> dict:
-    """A model's outputs by name: their keys, and those of dicts within them, joined by
-    `_`, or `output_0` and so on."""
+    """Returns outputs by name: the keys of nested dicts joined by `_`, or `output_0`,
+    `output_1` and so on."""
     if not isinstance(outputs, dict):
         flat = keras.tree.flatten(outputs)
         return {f"output_{number}": y for number, y in enumerate(flat)}
     named = {}
-    for name, y in leaves(outputs):
+    for name, y in leaves_with_paths(outputs):
         named[unused("_".join(map(str, name)), named)] = y
     return named
 
 
-def leaves(nest, name=()):
-    """Yields what a nest holds with its keys and places."""
+def leaves_with_paths(nest, name=()):
+    """Yields the leaves_with_paths of a nested structure with their paths."""
     if isinstance(nest, dict):
         nest = nest.items()
     elif isinstance(nest, (list, tuple)):
@@ -72,4 +71,4 @@ def leaves(nest, name=()):
         yield name, nest
         return
     for key, inner in nest:
-        yield from leaves(inner, (*name, key))
+        yield from leaves_with_paths(inner, (*name, key))

@@ -1,34 +1,48 @@
-"""What an export wrote, and how far it is from the Keras model."""
+"""The report of an export to TFLite."""
 
 import dataclasses
 import json
 
-from keras_rnnkit.export.content import describe
+from keras_rnnkit.export.flatbuffer import signature_rows
 
 
 @dataclasses.dataclass(frozen=True)
 class ExportReport:
-    """The proof that a TFLite file gives the answers of the model it came from.
+    """The result of `export_tflite`: what the file contains, and how closely it agrees
+    with the Keras model. Prints as a table.
 
     Attributes:
-        path: the file.
-        size: its bytes.
-        parameters: the model's weights, counted.
-        quantize: as asked for.
-        layers: what became of each recurrent layer and why, by its name.
-        ops: how often each operation stands in the file.
-        signatures: inputs and outputs of each signature; see `Content`.
-        calls: calls of one interpreter that were compared, one after the other.
-        max_absolute: the largest absolute difference to the Keras model.
-        max_relative: the same, over the largest absolute output.
-        rms_relative: the root mean square of differences over that of outputs.
-        worst_part, worst_rms: the feature, step or third of the rows in which that is
-            largest, and its value there.
-        agreement: the share of rows whose most probable class is the same; None for
-            outputs that are no probabilities.
-        tolerance: the bound: on `max_relative` of a file in float32, else on
+        path: str, the file.
+        size: int, its size in bytes.
+        parameters: int, number of weights of the model.
+        quantize: str or None, as requested.
+        layers: dict of `{"form": ..., "why": ...}` by the name of the recurrent layer.
+        ops: dict, the number of operations by name.
+        signatures: dict of inputs and outputs by signature name; see `Content`.
+        calls: int, consecutive calls of one interpreter that were compared.
+        max_absolute: float, largest absolute difference to the Keras model.
+        max_relative: float, `max_absolute` over the largest absolute output.
+        rms_relative: float, root mean square of differences over that of the outputs.
+        worst_part: str, the feature, step or third of the rows with the largest
+            relative root mean square difference.
+        worst_rms: float, that difference.
+        agreement: float, the share of rows whose most probable class is the same; None
+            if the outputs are not probabilities.
+        tolerance: float, the bound: on `max_relative` without `quantize`, else on
             `rms_relative`.
-        latency: median seconds of one call, in the LiteRT interpreter on this machine.
+        latency: float, median seconds of a call of the LiteRT interpreter on this
+            machine.
+
+    Example:
+
+    ```python
+    import keras
+    import keras_rnnkit as rk
+
+    model = keras.Sequential([keras.Input((8, 3)), rk.GRU(4)])
+    report = rk.export_tflite(model, "model.tflite")
+    print(report.layers, report.max_relative < 1e-5)
+    ```
     """
 
     path: str
@@ -49,11 +63,11 @@ class ExportReport:
     latency: float
 
     def to_json(self) -> str:
-        """Returns the attributes as a JSON object."""
+        """Returns the attributes as a JSON object, a str."""
         return json.dumps(dataclasses.asdict(self), indent=2)
 
     def _differences(self):
-        """The lines of the table on differences, each bound beside what it is on."""
+        """Yields rows of the table on differences, with the bound that applies."""
         bound = f" (bound {self.tolerance:.0e})"
         yield (
             "difference",
@@ -78,7 +92,7 @@ class ExportReport:
             ("quantized", self.quantize or "no"),
             *self._differences(),
             ("latency", f"{self.latency * 1e6:.0f} us"),
-            *describe(self.signatures),
+            *signature_rows(self.signatures),
             *(
                 ("layer", f"{name}: {layer['form']}, {layer['why']}")
                 for name, layer in self.layers.items()

@@ -1,14 +1,6 @@
-"""Running a TFLite file from Python, as a phone would."""
-
-import os
-import threading
-import timeit
-import weakref
-from pathlib import Path
-from statistics import median
+"""Runs a TFLite file from Python, as a phone does."""
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 
 from keras_rnnkit.export.saved_model import (
     FORECAST,
@@ -17,163 +9,38 @@ from keras_rnnkit.export.saved_model import (
     SIGNATURE,
     STEP,
 )
-
-NO_NUMBERS = "OSUMmc"  # kinds of NumPy's types: objects, text, dates, complex numbers
-
-
-class File:
-    """A TFLite file in the LiteRT interpreter, with its signatures.
-
-    Values of quantized files are taken and returned as float.
-
-    One object serves several threads: an interpreter takes one call at a time, so calls
-    wait for each other. For calls side by side make one object for each thread. It can
-    be pickled, and used after a fork: each process has an interpreter of its own.
-    """
-
-    def __init__(self, source, names, instead):
-        if not isinstance(source, bytes):
-            source = Path(source).read_bytes()
-        self._content = source
-        self._lock = threading.RLock()
-        try:
-            self._interpreter = Interpreter(model_content=source)
-        except ValueError as error:
-            raise ValueError(f"the file must be a TFLite file; {error}") from error
-        signatures = self._interpreter.get_signature_list()
-        signature = next((name for name in names if name in signatures), None)
-        if signature is None:
-            raise ValueError(
-                f"the file must have a signature `{names[0]}`; received "
-                f"{sorted(signatures)}{instead if STEP in signatures else ''}"
-            )
-        self._take(self._interpreter)
-        self._details = {
-            name: (runner.get_input_details(), runner.get_output_details())
-            for name, runner in self._runners.items()
-        }
-        self._signature = signature
-        self._inputs = self._details[signature][0]
-        FILES.add(self)
-
-    def _take(self, interpreter):
-        interpreter.allocate_tensors()
-        self._interpreter = interpreter
-        self._runners = {
-            name: interpreter.get_signature_runner(name)
-            for name in interpreter.get_signature_list()
-        }
-
-    def __reduce__(self):
-        return type(self), (self._content,)
-
-    @property
-    def input_names(self) -> list[str]:
-        """The names of the inputs."""
-        return list(self._inputs)
-
-    @property
-    def output_steps(self) -> dict[str, float]:
-        """The scales of its outputs by name, 0 for values that stand for themselves."""
-        _, returned = self._details[self._signature]
-        return {name: float(each["quantization"][0]) for name, each in returned.items()}
-
-    def run(self, signature, **inputs) -> dict[str, np.ndarray]:
-        """Runs a signature; inputs and outputs by name, cast to the file's types."""
-        taken, returned = self._details[signature]
-        if set(inputs) != set(taken):
-            raise ValueError(
-                f"the inputs must be {sorted(taken)}; received {sorted(inputs)}"
-            )
-        given = {name: quantized(name, x, taken[name]) for name, x in inputs.items()}
-        for name, x in given.items():
-            shape = tuple(int(n) for n in taken[name]["shape_signature"])
-            fits = len(shape) == x.ndim and all(
-                n in (-1, m) for n, m in zip(shape, x.shape, strict=True)
-            )
-            if not fits or not x.size:
-                raise ValueError(
-                    f"input `{name}` must have shape {shape}, where -1 is any size "
-                    f"from 1; received {x.shape}"
-                )
-        with self._lock:
-            if self._interpreter is None:
-                self._take(Interpreter(model_content=self._content))
-            outputs = self._runners[signature](**given)
-        return {name: dequantized(y, returned[name]) for name, y in outputs.items()}
-
-    def named(self, x, inputs: dict) -> dict:
-        """The inputs by name.
-
-        Args:
-            x: the only input; or a list in the order of `input_names`, or a dict by
-                name; or None for `inputs`.
-            inputs: dict, what was given by name.
-        """
-        names = self.input_names
-        if x is None or (isinstance(x, dict) and not inputs):
-            return inputs if x is None else x
-        listed = x if isinstance(x, (list, tuple)) else None
-        if len(names) == 1 and not (listed and len(listed) == 1 and self._is_list(x)):
-            listed = [x]
-        if inputs or listed is None or len(listed) != len(names):
-            received = "one" if listed is None else str(len(listed))
-            raise ValueError(
-                f"inputs must be given by name, {names}, or in a list in this order; "
-                f"received {received} without a name and {sorted(inputs)}"
-            )
-        return dict(zip(names, listed, strict=True))
-
-    def _is_list(self, x):
-        """Whether a list of one holds the only input, rather than one row of it."""
-        (details,) = (self._inputs[name] for name in self.input_names)
-        return np.ndim(x[0]) == len(details["shape_signature"])
-
-    def seconds(self, signature, calls: int, **inputs) -> float:
-        """The median time of a call of the file's first signature, without Python's
-        part in it."""
-        interpreter = Interpreter(model_content=self._content)
-        details = self._details[signature][0]
-        for name, x in inputs.items():
-            interpreter.resize_tensor_input(details[name]["index"], x.shape)
-        interpreter.allocate_tensors()
-        for name, x in inputs.items():
-            given = quantized(name, x, details[name])
-            interpreter.set_tensor(details[name]["index"], given)
-        interpreter.invoke()
-        return median(timeit.repeat(interpreter.invoke, number=1, repeat=calls))
+from keras_rnnkit.export.tflite_file import TFLiteFile, as_numbers
 
 
-FILES = weakref.WeakSet()
-
-
-def after_fork():
-    """Another thread may have been in the midst of a call, and is not there now."""
-    for file in list(FILES):
-        file._lock = threading.RLock()
-        file._interpreter = file._runners = None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=after_fork)
-
-
-class TFLiteModel(File):
+class TFLiteModel(TFLiteFile):
     """A TFLite file in the LiteRT interpreter, called with NumPy arrays.
 
-    One object serves several threads, whose calls wait for each other, and several
-    processes: it can be pickled, and used after a fork.
+    The object is thread-safe, though calls wait for each other. It can be pickled, and
+    used after a fork.
 
     Args:
-        source: the file's path, or its content as bytes.
+        source: str or path-like, the file; or bytes, its content.
 
     Attributes:
-        input_names: list of str.
-        batch_size: int, the rows that a call takes, or None for any number.
+        input_names: list of str, names of the inputs.
+        batch_size: int, number of rows in a call, or None for any.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no TFLite file, or one that streams.
+        ValueError: it is not a TFLite file, or it is a streaming file.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_rnnkit as rk
+
+    model = keras.Sequential([keras.Input((8, 3), name="x"), rk.GRU(4)])
+    rk.export_tflite(model, "model.tflite")
+    lite = rk.TFLiteModel("model.tflite")
+    print(lite.predict(np.zeros((5, 8, 3)))["output_0"].shape)  # (5, 4)
+    ```
     """
 
     def __init__(self, source):
@@ -186,24 +53,36 @@ class TFLiteModel(File):
         """Runs one batch.
 
         Args:
-            x: the only input, or a list of the inputs in the order of `input_names`; or
-            inputs: these by name.
+            x: array, the only input; or a list of arrays in the order of `input_names`,
+                or a dict of them by name. Default: None, for `inputs`.
+            inputs: arrays, the inputs by name.
 
         Returns:
-            The outputs by name.
+            dict of output arrays by name.
 
         Raises:
-            ValueError: wrong names, shapes or values, with those of the file.
+            ValueError: names, shapes or values do not fit the file.
         """
-        return self.run(self._signature, **self.named(x, inputs))
+        return self.run(self._signature, **self.inputs_by_name(x, inputs))
 
     def predict(self, x=None, /, **inputs) -> dict[str, np.ndarray]:
-        """Runs any number of rows, `batch_size` at a time; arguments as of a call.
+        """Runs any number of rows, `batch_size` at a time.
 
-        The last batch is filled up with copies of its last row, whose outputs are left
-        out.
+        The last batch is padded with copies of its last row, whose outputs are dropped.
+
+        Args:
+            x: as in `__call__`.
+            inputs: as in `__call__`.
+
+        Returns:
+            dict of output arrays by name.
+
+        Raises:
+            ValueError: names, shapes or values do not fit the file, or the inputs have
+                different numbers of rows.
         """
-        arrays = {n: as_numbers(n, x) for n, x in self.named(x, inputs).items()}
+        given = self.inputs_by_name(x, inputs)
+        arrays = {name: as_numbers(name, x) for name, x in given.items()}
         counts = {name: len(x) if x.ndim else None for name, x in arrays.items()}
         if len(set(counts.values())) != 1 or None in counts.values():
             raise ValueError(
@@ -214,7 +93,7 @@ class TFLiteModel(File):
         step = self.batch_size or max(rows, 1)
         missing = -rows % step if rows else step
         if missing:
-            arrays = {name: filled(x, missing) for name, x in arrays.items()}
+            arrays = {name: pad_rows(x, missing) for name, x in arrays.items()}
         calls = [
             self(**{name: x[i : i + step] for name, x in arrays.items()})
             for i in range(0, rows + missing, step)
@@ -223,23 +102,37 @@ class TFLiteModel(File):
         return {name: y[: len(y) - missing] for name, y in outputs.items()}
 
 
-class StreamingModel(File):
+class StreamingModel(TFLiteFile):
     """A TFLite file written with `streaming=True`, run some steps at a time.
 
-    One object is one stream. Threads may share it: each step is taken whole, in the
-    order of the calls. Pickled, or in another process after a fork, it is a stream of
-    its own that goes on from the same states.
+    Each object is one stream. It is thread-safe: steps are atomic, and run in the order
+    of the calls. A pickled copy, or the object in a forked process, is a separate
+    stream that continues from the same states.
 
     Args:
-        source: the file's path, or its content as bytes.
+        source: str or path-like, the file; or bytes, its content.
 
     Attributes:
-        states: dict of arrays by name, what the steps so far have left; None until
-            `reset` gets the inputs that it takes, if it takes any.
+        states: dict of arrays by name, the states after the last step. None until
+            `reset` is called, if that needs inputs.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no TFLite file, or one that does not stream.
+        ValueError: it is not a TFLite file, or not a streaming file.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_rnnkit as rk
+
+    gru = rk.GRU(4, return_sequences=True)
+    model = keras.Sequential([keras.Input((None, 3), name="x"), gru])
+    rk.export_tflite(model, "live.tflite", streaming=True)
+    live = rk.StreamingModel("live.tflite")
+    print(live.step(np.zeros((1, 1, 3))).shape)  # (1, 1, 4)
+    ```
     """
 
     def __init__(self, source):
@@ -253,7 +146,7 @@ class StreamingModel(File):
 
     @property
     def input_names(self) -> list[str]:
-        """The inputs of a step, without the states."""
+        """Names of the inputs of a step, without the states, a list of str."""
         return [name for name in self._inputs if name not in self._state_names]
 
     def __reduce__(self):
@@ -262,14 +155,17 @@ class StreamingModel(File):
 
     @property
     def reset_names(self) -> list[str]:
-        """The inputs that the first states are computed from."""
+        """Names of the inputs of `reset`, a list of str; empty for most models."""
         return list(self._details[RESET][0]) if RESET in self._details else []
 
     def reset(self, **inputs):
-        """Begins a new sequence.
+        """Starts a new sequence.
 
         Args:
-            inputs: what the first states are computed from, if the model does that.
+            inputs: arrays by name that the initial states depend on; see `reset_names`.
+
+        Raises:
+            ValueError: names, shapes or values do not fit the file.
         """
         with self._lock:
             if RESET in self._details:
@@ -281,21 +177,37 @@ class StreamingModel(File):
             }
 
     def step(self, x=None, /, **inputs) -> np.ndarray | dict[str, np.ndarray]:
-        """Takes the next steps.
+        """Runs the next steps.
 
         Args:
-            x: `(batch, steps, ...)`, the only input, or a list of the inputs in the
-                order of `input_names`; or
-            inputs: these by name.
+            x: array, `(batch, steps, ...)`, the only input; or a list of arrays in the
+                order of `input_names`, or a dict of them by name. Default: None, for
+                `inputs`.
+            inputs: arrays, the inputs by name.
 
         Returns:
-            The output for these steps; a dict of them by name if there are several.
+            The output array for these steps; a dict of arrays by name if there are
+            several.
+
+        Raises:
+            ValueError: names, shapes or values do not fit the file, or `reset` must be
+                called first.
         """
-        outputs = self.run_step(**self.named(x, inputs))
+        outputs = self.run_step(**self.inputs_by_name(x, inputs))
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
     def run_step(self, **inputs) -> dict[str, np.ndarray]:
-        """Takes the next steps; the outputs always by name."""
+        """Runs the next steps, as `step` does, with inputs and outputs by name.
+
+        Args:
+            inputs: arrays, the inputs by name.
+
+        Returns:
+            dict of output arrays by name.
+
+        Raises:
+            ValueError: as in `step`.
+        """
         if set(inputs) != set(self.input_names):
             raise ValueError(
                 f"the inputs must be {self.input_names}; received {sorted(inputs)}"
@@ -310,47 +222,8 @@ class StreamingModel(File):
         return outputs
 
 
-def as_numbers(name, x) -> np.ndarray:
-    """An array; raises `ValueError` for what is none, or holds no numbers."""
-    try:
-        x = np.asarray(x)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"input `{name}` must be an array; {error}") from error
-    if x.dtype.kind in NO_NUMBERS:
-        raise ValueError(f"input `{name}` must hold numbers; received {x.dtype}")
-    return x
-
-
-def filled(x, missing):
-    """An array with so many more rows, copies of the last one, or zeros."""
+def pad_rows(x, missing):
+    """Appends rows to an array: copies of the last one, or zeros if there is none."""
     if not len(x):
         return np.zeros((missing, *x.shape[1:]), x.dtype)
     return np.concatenate([x, np.repeat(x[-1:], missing, axis=0)])
-
-
-def quantized(name, x, details):
-    """An array in the type of a file's input."""
-    x, dtype = as_numbers(name, x), np.dtype(details["dtype"])
-    if dtype.kind not in "iu":
-        return x.astype(dtype)
-    scale, zero = details["quantization"]
-    limits = np.iinfo(dtype)
-    if not np.isfinite(x).all():
-        raise ValueError(
-            f"input `{name}` becomes {dtype} and must be finite; received values that "
-            "are not"
-        )
-    if scale:
-        x = np.clip(np.rint(x / scale) + zero, limits.min, limits.max)
-    elif x.size and not (limits.min <= x.min() and x.max() <= limits.max):
-        raise ValueError(
-            f"input `{name}` must be in the range of {dtype}; received {x.min()} to "
-            f"{x.max()}"
-        )
-    return x.astype(dtype)
-
-
-def dequantized(y, details):
-    """A file's output as float, or as it is."""
-    scale, zero = details["quantization"]
-    return ((y.astype("float32") - zero) * scale).astype("float32") if scale else y

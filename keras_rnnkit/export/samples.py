@@ -1,20 +1,20 @@
-"""Inputs to compare and to calibrate on."""
+"""Input data for comparison and calibration."""
 
 import keras
 import numpy as np
 
 from keras_rnnkit.export.names import signature_names
 
-SIZES = (1, 16), (3, 24), (2, 33)  # rows and steps of random data, if not known
+SIZES = (1, 16), (3, 24), (2, 33)  # rows and steps of random data, where unknown
 MAGNITUDES = 1.0, 0.25, 4.0  # of random floats
 
 
 def samples(name, given, specs) -> dict[str, np.ndarray]:
-    """The rows of all inputs by name.
+    """Checks input data and returns it as arrays by input name.
 
     Args:
-        name: of the argument.
-        given: an array, a list of one for each input, or a dict of them by name.
+        name: str, of the argument, for errors.
+        given: an array, a list with one per input, or a dict of them by name.
         specs: list of `tf.TensorSpec`.
     """
     if isinstance(given, dict):
@@ -45,8 +45,8 @@ def samples(name, given, specs) -> dict[str, np.ndarray]:
     }
 
 
-def calls_of(rows: dict, specs) -> list[dict]:
-    """The rows as they go into the file, call by call; three calls or more."""
+def split_into_calls(rows: dict, specs) -> list[dict]:
+    """Splits rows into the inputs of calls; repeats them to at least three calls."""
     count = min(map(len, rows.values()))
     step = specs[0].shape[0] or count
     calls = [
@@ -57,18 +57,18 @@ def calls_of(rows: dict, specs) -> list[dict]:
 
 
 def random_calls(specs, unit=1, tokens=None, words=()) -> list[dict]:
-    """Random inputs of several magnitudes, and of several sizes where the file takes
-    any multiple of `unit`.
+    """Returns random inputs of several magnitudes, and of several sizes where an axis
+    of `specs` is unknown.
 
     Args:
         specs: list of `tf.TensorSpec`.
-        unit: int, of which the number of steps has to be a multiple.
-        tokens: dict of how many tokens there are, by the names of inputs that hold
-            them; what lies behind a sequence is 0. Other integers are 0 and 1.
-        words: list of str, for inputs of strings.
+        unit: int, the number of steps is a multiple of it.
+        tokens: dict of vocabulary sizes by input name. Sequences of tokens are padded
+            with 0. Other integers are 0 and 1.
+        words: list of str, vocabulary for string inputs.
     """
     rng = np.random.default_rng(0)
-    draw = _Draw(rng, tokens or {}, words)
+    draw = _RandomInputs(rng, tokens or {}, words)
     return [
         {spec.name: draw(spec, rows, unit * size, scale) for spec in specs}
         for scale in MAGNITUDES
@@ -76,8 +76,8 @@ def random_calls(specs, unit=1, tokens=None, words=()) -> list[dict]:
     ]
 
 
-class _Draw:
-    """Draws inputs; `rows` and `size` stand for a batch and an axis of any size."""
+class _RandomInputs:
+    """Draws inputs; `rows` and `size` replace an unknown batch or other axis."""
 
     def __init__(self, rng, tokens, words):
         self.rng = rng
@@ -113,9 +113,8 @@ class _Draw:
         return np.array(texts, object).reshape(shape)
 
 
-def tokens_of(model) -> dict[str, int]:
-    """How many tokens there are, by the names of the inputs that hold them: those that
-    an `Embedding` reads."""
+def vocabulary_sizes(model) -> dict[str, int]:
+    """Returns the vocabulary sizes of the inputs that an `Embedding` reads, by name."""
     found = {}
     for layer in model.layers:
         if isinstance(layer, keras.layers.Embedding):
@@ -126,8 +125,8 @@ def tokens_of(model) -> dict[str, int]:
     return found
 
 
-def words_of(layers) -> list[str]:
-    """The words that lookup layers know."""
+def known_words(layers) -> list[str]:
+    """Returns the vocabulary of all lookup layers."""
     known = [x.get_vocabulary() for x in layers if hasattr(x, "get_vocabulary")]
     return sorted({str(word) for words in known for word in words})
 

@@ -1,4 +1,4 @@
-"""SavedModel: for TensorFlow Serving, and the source of the TFLite file."""
+"""Exports SavedModels: for TensorFlow Serving, and as the source of TFLite files."""
 
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,8 +7,8 @@ import keras
 import tensorflow as tf
 
 from keras_rnnkit.arguments import check_positive_integer
-from keras_rnnkit.export.checks import check_answers, resources_of
-from keras_rnnkit.export.files import check_target, whole
+from keras_rnnkit.export.atomic_writes import atomic_write, check_target
+from keras_rnnkit.export.checks import check_seq2seq, tracked_resources
 from keras_rnnkit.export.graph import call_model
 from keras_rnnkit.export.names import (
     by_signature,
@@ -16,26 +16,27 @@ from keras_rnnkit.export.names import (
     named_outputs,
     signature_names,
 )
-from keras_rnnkit.export.prepared import prepared
-from keras_rnnkit.export.proof import FORECAST, prove_saved_model
+from keras_rnnkit.export.prepare import with_prepared_model
 from keras_rnnkit.export.samples import (
-    calls_of,
+    known_words,
     random_calls,
     samples,
-    tokens_of,
-    words_of,
+    split_into_calls,
+    vocabulary_sizes,
 )
-from keras_rnnkit.export.steps import Search, of_one_input
+from keras_rnnkit.export.time_axes import TimeAxisSearch, steps_of_input
+from keras_rnnkit.export.verification import FORECAST, verify_saved_model
 from keras_rnnkit.internals import all_layers
 from keras_rnnkit.recurrence import Policy
 from keras_rnnkit.reservoir.forecast import check_closed, closed_loop
+from keras_rnnkit.seq2seq import Seq2Seq
 
 SIGNATURE = "serving_default"
 STEP, RESET = "step", "reset"
 GENERATE, BEAM = "generate", "generate_beam"
 
 
-@prepared(for_tflite=False)
+@with_prepared_model(for_tflite=False)
 def export_saved_model(
     model: keras.Model,
     path,
@@ -48,47 +49,67 @@ def export_saved_model(
     length_penalty: float = 0.0,
     check=True,
 ) -> Path:
-    """Writes the model's inference as a SavedModel, and proves that it is right.
+    """Exports the inference of a model as a SavedModel, and verifies it.
 
-    What was written is loaded, run in several sizes, and compared with the model before
-    it appears under `path`.
+    Before the folder appears under `path`, it is loaded, run in several sizes and
+    compared with the model.
 
-    Its signature `serving_default` takes the model's inputs by name and runs in any
-    process that has TensorFlow, without Keras and without this package. With stateful
-    layers it goes on from the states that the call before left and is named `step` too;
-    `reset` sets them to zero and returns them.
+    The signature `serving_default` takes the model's inputs by name and runs in any
+    process with TensorFlow; it needs neither Keras nor this package. A model with
+    stateful layers has two signatures instead: `step`, which continues from the states
+    of the previous call, and `reset`, which sets them to zero and returns them.
 
     Args:
-        model: a built model, as in `export_tflite`; of a `Seq2Seq` the signatures
-            `generate`, greedy, and `generate_beam` take `source`.
-        path: the folder to write; an earlier one is replaced once the new one is whole.
-        batch_size: int, or None for any; a stateful model has its own.
-        time_steps: as in `export_tflite`.
-        forecast: int, write a signature `forecast` beside: it takes `warmup` and, if
-            there are any, `inputs` as `rk.forecast` does and returns as many steps.
-        max_length: int, of a `Seq2Seq`, the most tokens of an answer.
-        beam_width, length_penalty: of `generate_beam`; see `Seq2Seq.generate`.
-        check: the data to compare on, as in `export_tflite`; True for random data;
-            False to compare nothing, for a model that draws at random.
+        model: a built model, as in `export_tflite`. A `Seq2Seq` gets the signatures
+            `generate`, for greedy search, and `generate_beam`, which take `source`.
+        path: str or path-like, the folder to write. An existing SavedModel is replaced
+            once the new one is complete.
+        batch_size: int, or None for any; ignored for a stateful model, whose batch size
+            is fixed. Default: None.
+        time_steps: as in `export_tflite`. Default: "model".
+        forecast: int or None; if given, adds a signature `forecast` of that many steps,
+            which takes `warmup` and, if there are any, `inputs`; see `rk.forecast`.
+            Default: None.
+        max_length: int, the maximum number of tokens of an answer; required for a
+            `Seq2Seq`. Default: None.
+        beam_width: int, of `generate_beam`; see `Seq2Seq.generate`. Default: 5.
+        length_penalty: float, of `generate_beam`; see `Seq2Seq.generate`. Default: 0.0.
+        check: data to compare on, as in `export_tflite`; True for random data; False
+            to skip the comparison, for a model that draws at random. Default: True.
 
     Returns:
-        `path`.
+        `path`, as a `Path`.
 
     Raises:
-        ValueError: the model has not been built, or cannot take that many steps; a
-            wrong argument; a difference.
+        ValueError: an argument is invalid, the model has not been built or does not
+            support the number of steps, or the outputs differ.
+        OSError: `path` cannot be written; see `check_target`.
+
+    Example:
+
+    ```python
+    import keras
+    import tensorflow as tf
+    import keras_rnnkit as rk
+
+    model = keras.Sequential([keras.Input((None, 3), name="x"), rk.GRU(4)])
+    rk.export_saved_model(model, "saved_model")
+    run = tf.saved_model.load("saved_model").signatures["serving_default"]
+    print(run(x=tf.zeros((2, 5, 3)))["output_0"].shape)  # (2, 4)
+    ```
     """
     check_target(path, folder=True)
-    if check_answers(model, max_length, forecast=forecast):
+    check_seq2seq(model, max_length, forecast=forecast)
+    if isinstance(model, Seq2Seq):
         spec = source_spec(batch_size, time_steps)
         beam = {"beam_width": beam_width, "length_penalty": length_penalty}
         endpoints = {
-            GENERATE: (answer(model, max_length), [spec]),
-            BEAM: (answer(model, max_length, "beam", **beam), [spec]),
+            GENERATE: (generate_function(model, max_length), [spec]),
+            BEAM: (generate_function(model, max_length, "beam", **beam), [spec]),
         }
-        drawn = random_calls([spec], tokens=source_tokens(model))
-        return write_whole(
-            path, model, endpoints, dict.fromkeys(endpoints, drawn), check
+        calls = random_calls([spec], tokens=source_vocabulary_size(model))
+        return write_and_verify(
+            path, model, endpoints, dict.fromkeys(endpoints, calls), check
         )
     stateful = [layer for layer in all_layers(model) if is_stateful(layer)]
     if stateful:
@@ -96,7 +117,7 @@ def export_saved_model(
     specs = input_signature(model, batch_size, time_steps)
 
     def step(**inputs):
-        return serve(model, **inputs)
+        return call_by_name(model, **inputs)
 
     def reset():
         for layer in stateful:
@@ -112,50 +133,52 @@ def export_saved_model(
         endpoints = {SIGNATURE: (step, specs)}
     if forecast is not None:
         endpoints |= forecast_endpoint(model, forecast, batch_size)
-    tokens, words = tokens_of(model), words_of(all_layers(model))
-    drawn = {
+    tokens, words = vocabulary_sizes(model), known_words(all_layers(model))
+    calls = {
         name: random_calls(specs, tokens=tokens, words=words)
         for name, (_, specs) in endpoints.items()
     }
     if stateful:
-        drawn = {RESET: [{}], STEP: drawn[STEP]}
-    with kept_states(stateful):
-        return write_whole(path, model, endpoints, drawn, check)
+        calls = {RESET: [{}], STEP: calls[STEP]}
+    with preserve_states(stateful):
+        return write_and_verify(path, model, endpoints, calls, check)
 
 
-def write_whole(path, model, endpoints, drawn, check) -> Path:
-    """Writes a SavedModel in ordinary ops, which appears once it is whole, and right.
+def write_and_verify(path, model, endpoints, calls, check) -> Path:
+    """Writes a SavedModel in ordinary ops, which appears once it is verified.
 
     Args:
-        drawn: dict of calls by the name of the signature, to compare on; those of the
-            first one give way to `check`, if that is data.
+        calls: dict of random calls by signature name, to compare on; `check`, if it is
+            data, replaces those of the first signature.
         check: as in `export_saved_model`.
     """
     if check is not True and check is not False:
         name, (_, specs) = next(iter(endpoints.items()))
         given = samples("check", by_signature(model, check), specs)
-        drawn = drawn | {name: calls_of(given, specs)}
-    with whole(path, folder=True) as folder:
-        write(folder, endpoints, Policy(compiled=False), resources_of(model))
+        calls = calls | {name: split_into_calls(given, specs)}
+    with atomic_write(path, folder=True) as folder:
+        write_saved_model(
+            folder, endpoints, Policy(compiled=False), tracked_resources(model)
+        )
         if check is not False:
-            prove_saved_model(folder, model, endpoints, drawn)
+            verify_saved_model(folder, model, endpoints, calls)
     return Path(path)
 
 
 @contextmanager
-def kept_states(layers):
-    """Gives stateful layers the states back that they had before."""
-    kept = [[state.numpy() for state in layer.states] for layer in layers]
+def preserve_states(layers):
+    """Restores the states of stateful layers when the context exits."""
+    saved = [[state.numpy() for state in layer.states] for layer in layers]
     try:
         yield
     finally:
-        for layer, values in zip(layers, kept, strict=True):
+        for layer, values in zip(layers, saved, strict=True):
             for state, value in zip(layer.states, values, strict=True):
                 state.assign(value)
 
 
-def answer(model, max_length, method="greedy", **options):
-    """A function of `source` that returns a `Seq2Seq`'s best answers, by name."""
+def generate_function(model, max_length, method="greedy", **options):
+    """Returns a function from `source` to a `Seq2Seq`'s best answers by name."""
     options["max_length"] = max_length
 
     def run(source):
@@ -172,24 +195,25 @@ def answer(model, max_length, method="greedy", **options):
 
 
 def source_spec(batch_size, time_steps):
-    """What a `Seq2Seq` answers, of any number of steps unless one is given."""
-    steps = of_one_input(time_steps, "source")
+    """Returns the spec of a `Seq2Seq`'s source, of any number of steps by default."""
+    steps = steps_of_input(time_steps, "source")
     steps = None if steps == "model" else steps
     return tf.TensorSpec((batch_size, steps), tf.int32, "source")
 
 
-def source_tokens(model) -> dict[str, int]:
-    """How many tokens a `Seq2Seq` reads."""
+def source_vocabulary_size(model) -> dict[str, int]:
+    """Returns the vocabulary size of a `Seq2Seq`'s source, by input name."""
     return {"source": model.source_embedding.input_dim}
 
 
 def forecast_endpoint(model, steps, batch_size, warmup=None, write=None) -> dict:
-    """The signature of a closed loop, `(function, specs)` by its name.
+    """Returns the signature of a closed loop, `(function, specs)` by name.
 
     Args:
-        steps: int, how many are forecast.
-        batch_size, warmup: int, the rows and steps that it takes, or None for any.
-        write: how the loop is written; see `recurrence.run`.
+        steps: int, number of steps to forecast.
+        batch_size: int, number of rows, or None for any.
+        warmup: int, number of steps of the warm-up, or None for any.
+        write: the form of the loop; see `recurrence.run`.
     """
     check_positive_integer("forecast", steps)
     outside = check_closed(model)
@@ -209,27 +233,27 @@ def forecast_endpoint(model, steps, batch_size, warmup=None, write=None) -> dict
 
 
 def is_stateful(layer) -> bool:
-    """Whether a layer, no wrapper of one, keeps states from call to call."""
+    """Returns whether a layer itself, not one in it, keeps states between calls."""
     return bool(getattr(layer, "stateful", False) and getattr(layer, "cell", None))
 
 
-def write(folder, endpoints, policy, resources=()):
-    """Writes a SavedModel whose loops are as a policy has them.
+def write_saved_model(folder, endpoints, policy, resources=()):
+    """Writes a SavedModel whose loops have the form that a policy chooses.
 
     Args:
-        folder: where to.
-        endpoints: dict of `(function, [tf.TensorSpec])` by the name of the signature;
-            functions take and return tensors by name.
+        folder: the folder to write.
+        endpoints: dict of `(function, [tf.TensorSpec])` by signature name; functions
+            take and return tensors by name.
         policy: `recurrence.Policy`.
-        resources: list, what the functions use beside variables.
+        resources: list of resources that the functions use besides variables.
     """
 
     def by_position(function, specs):
         names = [spec.name for spec in specs]
         return lambda *inputs: function(**dict(zip(names, inputs, strict=True)))
 
-    # What the endpoints use is tracked by itself. Tracking the model would trace it
-    # once more, for a signature of its own.
+    # Variables that the endpoints use are tracked automatically. Tracking the model
+    # would trace it again, for a signature of its own.
     archive = keras.export.ExportArchive()
     for resource in resources:
         archive.track(resource)
@@ -240,8 +264,8 @@ def write(folder, endpoints, policy, resources=()):
         archive.write_out(str(folder), verbose=False)
 
 
-def serve(model, /, **inputs) -> dict:
-    """Runs the model's inference on inputs by name; returns its outputs by name."""
+def call_by_name(model, /, **inputs) -> dict:
+    """Runs a model's inference on inputs by name; returns its outputs by name."""
     flat = [inputs[name] for name in signature_names(model)]
     sequential = isinstance(model, keras.Sequential)
     structure = model.inputs[0] if sequential else model.input
@@ -250,11 +274,11 @@ def serve(model, /, **inputs) -> dict:
 
 
 def input_signature(model, batch_size=None, time_steps="model") -> list[tf.TensorSpec]:
-    """The model's inputs, flat, by the names that they have in signatures."""
+    """Returns the specs of a model's inputs, with their names in signatures."""
     names = input_names(model)
     shapes = [[batch_size, *x.shape[1:]] for x in model.inputs]
     if time_steps != "model":
-        found = Search(model, names).steps_of(time_steps)
+        found = TimeAxisSearch(model, names).find_steps(time_steps)
         for name, (axis, steps) in found.items():
             shapes[names.index(name)][axis] = steps
     return [

@@ -1,10 +1,10 @@
-"""The scales of a file whose values are integers: what each operation asks of them.
+"""The quantization scales of a file of integers, and the rules that kernels impose.
 
-A kernel that only moves numbers copies integers, and knows no scale. It is right where
-its inputs and outputs have one scale. A kernel that adds a bias to a product adds
-integers: the bias has to have the scale of the product. TFLite's converter breaks both
-rules: it scales the two sides of such an operation by what it saw on each, and it gives
-a constant that several operations share the scale that one of them needs.
+A kernel that only moves values copies integers: its inputs and outputs must have the
+same scale. A kernel that adds a bias to a product adds integers: the bias must have the
+scale of the product. TFLite's converter breaks both rules: it scales inputs and outputs
+by the range of each, and gives a constant that several operations share the scale that
+one of them needs.
 """
 
 from typing import NamedTuple
@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from keras_rnnkit.export.content import OPERATORS
+from keras_rnnkit.export.flatbuffer import OPERATORS
 
 ALL = slice(None)
-# Operations that move numbers: the places of the inputs that their outputs come from.
+# Operations that only move values, and the indices of the inputs that they move
 MOVES = {
     **dict.fromkeys(
         (
@@ -37,7 +37,7 @@ MOVES = {
     **dict.fromkeys(("ONE_HOT", "SPARSE_TO_DENSE"), (2, 3)),
     "PADV2": (0, 2),
 }
-# Operations that add a bias to a product: the places of input, weights and bias.
+# Operations that add a bias to a product: the indices of input, weights and bias
 PRODUCTS = {
     "FULLY_CONNECTED": [(0, 1, 2)],
     "CONV_2D": [(0, 1, 2)],
@@ -46,7 +46,7 @@ PRODUCTS = {
     # Of the gates i, f, g, o
     "UNIDIRECTIONAL_SEQUENCE_LSTM": [(0, 1 + gate, 12 + gate) for gate in range(4)],
 }
-FILLS = "SCATTER_ND", "MATRIX_DIAG"  # of MOVES; what they leave out is the integer 0
+FILLS = "SCATTER_ND", "MATRIX_DIAG"  # of MOVES; they fill the rest with the integer 0
 BODIES = {"WHILE": ("condSubgraphIndex", "bodySubgraphIndex")}
 BODIES |= {"IF": ("thenSubgraphIndex", "elseSubgraphIndex")}
 TYPES = {
@@ -56,14 +56,14 @@ TYPES = {
     schema.TensorType.INT64: np.int64,
 }
 VALUES = schema.TensorType.INT8, schema.TensorType.INT16, schema.TensorType.UINT8
-SAME = 1e-3  # relative difference of scales that is rounding
+SCALE_TOLERANCE = 1e-3  # relative difference of scales due to rounding
 
 
 class Scale(NamedTuple):
-    """What the integers q of a tensor stand for: `scale * (q - zero)`.
+    """The quantization of a tensor: an integer q represents `scale * (q - zero)`.
 
     Attributes:
-        scale, zero: arrays of one number, or of one for each place along an axis.
+        scale, zero: arrays of one number, or of one per index along `axis`.
         axis: int.
     """
 
@@ -77,28 +77,28 @@ class Scale(NamedTuple):
         return f"{self.scale[0]:.3g} * (q - {self.zero[0]})"
 
 
-def faults_of(model) -> list[str]:
-    """What is wrong with the scales of a file, in sentences; empty if nothing is."""
+def find_scale_errors(model) -> list[str]:
+    """Returns the errors in the scales of a file, as sentences."""
     return [
-        f"{name_of(model, op)} of `{_place(graph, op)}` {fault}"
+        f"{name_of(model, op)} of `{_output_name(graph, op)}` {error}"
         for graph in model.subgraphs
         for op in graph.operators or ()
-        for fault in _faults(model, graph, op)
+        for error in _scale_errors(model, graph, op)
     ]
 
 
-def _faults(model, graph, op):
+def _scale_errors(model, graph, op):
     name = name_of(model, op)
     inputs, outputs = (
-        [graph.tensors[i] if i >= 0 else None for i in places]
-        for places in (op.inputs, op.outputs)
+        [graph.tensors[i] if i >= 0 else None for i in indices]
+        for indices in (op.inputs, op.outputs)
     )
-    pairs = [(x, y) for x in moved(name, inputs) for y in _integers(outputs)]
+    pairs = [(x, y) for x in moved_inputs(name, inputs) for y in _quantized(outputs)]
     for body in BODIES.get(name, ()):
         inner = model.subgraphs[getattr(op.builtinOptions, body)]
         taken, returned = (
-            [inner.tensors[i] for i in places]
-            for places in (inner.inputs, inner.outputs)
+            [inner.tensors[i] for i in indices]
+            for indices in (inner.inputs, inner.outputs)
         )
         pairs += zip(inputs[len(inputs) - len(taken) :], taken, strict=True)
         if body != "condSubgraphIndex":
@@ -106,7 +106,7 @@ def _faults(model, graph, op):
     for source, target in pairs:
         if not is_same(scale_of(source), scale_of(target)):
             yield f"moves numbers from {scale_of(source)} to {scale_of(target)}"
-    for target in _integers(outputs) if name in FILLS else ():
+    for target in _quantized(outputs) if name in FILLS else ():
         if scale_of(target) and scale_of(target).zero.any():
             yield f"fills with the integer 0, which is not zero in {scale_of(target)}"
     for bias, wanted in biases(name, inputs):
@@ -117,50 +117,50 @@ def _faults(model, graph, op):
 
 
 def name_of(model, op) -> str:
-    """The name of an operation."""
+    """Returns the name of an operation."""
     code = model.operatorCodes[op.opcodeIndex]
     return OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
 
 def scale_of(tensor) -> Scale | None:
-    """What the integers of a tensor stand for; None for what stands for itself."""
+    """Returns the scale of a tensor; None if it is not quantized."""
     given = tensor.quantization
     if given is None or given.scale is None or tensor.type not in TYPES:
         return None
     return Scale(given.scale, given.zeroPoint, given.quantizedDimension)
 
 
-def _place(graph, op) -> str:
-    """What the converter calls the output of an operation."""
+def _output_name(graph, op) -> str:
+    """Returns the name that the converter gave the output of an operation."""
     return graph.tensors[op.outputs[0]].name.decode()
 
 
-def _integers(tensors) -> list:
+def _quantized(tensors) -> list:
     return [tensor for tensor in tensors if tensor and tensor.type in VALUES]
 
 
-def moved(name, inputs) -> list:
-    """Which of its inputs an operation moves."""
-    places = MOVES.get(name, [])
-    return _integers(inputs if places is ALL else [inputs[i] for i in places])
+def moved_inputs(name, inputs) -> list:
+    """Returns the inputs whose values an operation moves."""
+    indices = MOVES.get(name, [])
+    return _quantized(inputs if indices is ALL else [inputs[i] for i in indices])
 
 
 def biases(name, inputs):
-    """The biases of an operation, and the scale of the product that each joins."""
-    for places in PRODUCTS.get(name, ()):
-        x, weights, bias = (inputs[i] if i < len(inputs) else None for i in places)
-        if bias and len(_integers([x, weights])) == 2:
+    """Yields the biases of an operation, and the scale that each must have."""
+    for indices in PRODUCTS.get(name, ()):
+        x, weights, bias = (inputs[i] if i < len(inputs) else None for i in indices)
+        if bias and len(_quantized([x, weights])) == 2:
             of_x, of_weights = scale_of(x), scale_of(weights)
             scale = np.float64(of_x.scale) * of_weights.scale
             yield bias, Scale(np.float32(scale), np.zeros(len(scale), np.int64))
 
 
 def is_same(one, other) -> bool:
-    """Whether integers stand for the same numbers in two scales."""
+    """Returns whether two scales are equal up to rounding."""
     if one is None or other is None:
         return one is other
     return (
         one.scale.shape == other.scale.shape
-        and np.allclose(one.scale, other.scale, rtol=SAME, atol=0)
+        and np.allclose(one.scale, other.scale, rtol=SCALE_TOLERANCE, atol=0)
         and np.array_equal(one.zero, other.zero)
     )

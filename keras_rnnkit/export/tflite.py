@@ -1,4 +1,4 @@
-"""TFLite: one file that the LiteRT interpreter of a phone runs, with builtin ops."""
+"""Exports a model to TFLite: one file of builtin operations."""
 
 import re
 import tempfile
@@ -8,36 +8,40 @@ import keras
 import numpy as np
 
 from keras_rnnkit.convert import from_keras, has_stock_layers
+from keras_rnnkit.export.atomic_writes import atomic_write, check_target
 from keras_rnnkit.export.checks import (
     CALIBRATED,
     TOLERANCE,
-    check_answers,
     check_arguments,
     check_form,
     check_ops,
     check_scales,
+    check_seq2seq,
     check_types,
 )
-from keras_rnnkit.export.content import inspect_tflite
 from keras_rnnkit.export.converter import CONVERTER
 from keras_rnnkit.export.errors import layers_in
-from keras_rnnkit.export.files import check_target, whole
-from keras_rnnkit.export.finish import finished
+from keras_rnnkit.export.flatbuffer import inspect_tflite
+from keras_rnnkit.export.graph_rewrites import SCALE_CONFLICT, rescale_joins
 from keras_rnnkit.export.names import by_signature
 from keras_rnnkit.export.policy import STATES, TFLitePolicy
-from keras_rnnkit.export.prepared import prepared
-from keras_rnnkit.export.proof import prove
+from keras_rnnkit.export.postprocess import postprocess
+from keras_rnnkit.export.prepare import with_prepared_model
 from keras_rnnkit.export.report import ExportReport
-from keras_rnnkit.export.rescale import CONFLICT, rescale_joins
-from keras_rnnkit.export.samples import calls_of, samples
-from keras_rnnkit.export.saved_model import write
-from keras_rnnkit.export.served import Answers, Forecast, Whole
-from keras_rnnkit.export.streamed import Streamed
+from keras_rnnkit.export.samples import samples, split_into_calls
+from keras_rnnkit.export.saved_model import write_saved_model
+from keras_rnnkit.export.signatures import (
+    ForecastSignatures,
+    GenerateSignatures,
+    SequenceSignatures,
+)
+from keras_rnnkit.export.streaming import StreamingSignatures
+from keras_rnnkit.export.verification import verify_tflite
 
-LETTERS = 300  # of what the converter says
+MAX_CHARACTERS = 300  # quoted from the converter
 
 
-@prepared(for_tflite=True)
+@with_prepared_model(for_tflite=True)
 def export_tflite(
     model: keras.Model,
     path,
@@ -53,66 +57,84 @@ def export_tflite(
     check=True,
     tolerance: float | None = None,
 ) -> ExportReport:
-    """Writes a model as a TFLite file of builtin ops and proves that it is right.
+    """Exports a model as a TFLite file of builtin operations, and verifies it.
 
-    The file is run in the LiteRT interpreter, several times in a row with different
-    inputs, and compared with the Keras model before it appears under `path`.
+    Before the file appears under `path`, the LiteRT interpreter runs it several times
+    in a row with different inputs, and its outputs are compared with those of the
+    model.
 
     Args:
-        model: a built model: functional, sequential, a `Seq2Seq`, or a class of your
-            own that was called once. Recurrent layers of Keras, in layers of your own
-            too, run on the loops of this package while it is traced; what computes in
-            another type than float32, or was quantized by Keras, is written in float32.
-            The model itself stays as it is.
-        path: the file to write; an earlier one stays if the export fails.
-        batch_size: int, the number of sequences that a call takes, or None for any.
-        time_steps: "model" for what the model's inputs say, int, or None for any: the
-            size of the axis that the recurrent layers run along, which is found in the
-            model's graph. All other axes stay. A dict of these by the names of inputs,
-            such as `{"frames": None}`, changes the inputs that it names and no others.
-            With `streaming` the steps that a call takes, and "model" stands for 1.
-        quantize: None; "dynamic": weights in 8 bits; "float16": weights in 16 bits;
-            "int8": all in 8 bits; "int16x8": weights in 8 bits, values in 16.
-        representative_data: inputs to measure the ranges of values on, as `check`;
-            "int8" and "int16x8" need them.
-        form: how recurrent layers are written, one for all or a dict by their names.
-            "fused": the operation `UNIDIRECTIONAL_SEQUENCE_LSTM`, for a plain LSTM, in
-            each direction and layer, of a known batch, without mask. "loop": a `WHILE`,
-            for any length. "unrolled": one step after the other, for a known number of
-            them. "auto": of those that are exact for the layer the fastest here; with
-            `quantize`, a small one.
-        streaming: write a file for `StreamingModel`, with two signatures: `step` takes
-            some steps and the states by name and returns the outputs and the states,
-            `reset` returns the states to begin with. Causal convolutions keep their
-            last inputs as a state. If the model computes the first states of a layer
-            from other inputs, `reset` takes these.
-        forecast: int, write a file that continues sequences by so many steps, with one
-            signature, `forecast`; see `rk.forecast`. `time_steps` are those of
-            `warmup`, and "model" stands for any number.
-        max_length: int, of a `Seq2Seq`, the most tokens of an answer: its file has one
-            signature, `generate`, which answers `source` greedily; "model" stands for
-            any number of steps.
-        check: the data to compare on: an array, or a list of one for each input, or a
-            dict of them by name, whose rows are taken `batch_size` at a time. True for
-            `representative_data` or else random data, of several sizes where the file
-            takes any (integer inputs get zeros and ones).
-        tolerance: how far the file may be off. The largest difference over the largest
-            output, 1e-5 by default; with `quantize` the root mean square of differences
-            over that of outputs, by default 0.01 with "float16", 0.1 with "dynamic" and
-            "int16x8", 0.2 with "int8". That holds for each output and, with what
-            rounding and chance explain left out, for each of its features, each step,
-            and the rows of small, middling and large inputs (without `quantize` to a
-            hundred times the tolerance); none of these may be too large or too small
-            by half of it.
+        model: a built model: functional, sequential, a `Seq2Seq`, or a subclassed model
+            that was called once. Recurrent layers of Keras, also within your own
+            layers, are traced on the loops of this package. Other dtypes than float32,
+            and layers quantized by Keras, are written in float32. `model` does not
+            change.
+        path: str or path-like, the file to write. An existing file stays if the export
+            fails.
+        batch_size: int, number of sequences in a call, or None for any. Default: 1.
+        time_steps: the size of the axis that the recurrent layers run along, which is
+            found in the model's graph; other axes do not change. "model" for that of
+            the model's inputs, an int, or None for any. A dict of these by input name,
+            such as `{"frames": None}`, changes only the inputs that it names. With
+            `streaming` it is the number of steps in a call, and "model" means 1.
+            Default: "model".
+        quantize: None for float32; "dynamic" for 8-bit weights; "float16" for 16-bit
+            weights; "int8" for 8-bit weights and values; "int16x8" for 8-bit weights
+            and 16-bit values. Default: None.
+        representative_data: inputs to measure the ranges of values on, in the form of
+            `check`; required for "int8" and "int16x8". Default: None.
+        form: how recurrent layers are written, one form for all or a dict by layer
+            name. "fused": the operation `UNIDIRECTIONAL_SEQUENCE_LSTM`, for plain LSTMs
+            (also bidirectional and stacked) with a known batch size and without mask.
+            "loop": a `WHILE` operation, for any length. "unrolled": one step after the
+            other, for a known number of steps. "auto": of the forms that are exact for
+            the layer, the fastest here, or a small one with `quantize`.
+            Default: "auto".
+        streaming: bool, whether to write a file for `StreamingModel`, with two
+            signatures: `step` takes some steps and the states by name, and returns the
+            outputs and the new states; `reset` returns the initial states. Causal
+            convolutions keep their last inputs as a state. If the model computes the
+            initial states of a layer from other inputs, `reset` takes these.
+            Default: False.
+        forecast: int or None; if given, writes a file that continues sequences by that
+            many steps, with one signature, `forecast`; see `rk.forecast`. `time_steps`
+            are those of `warmup`, and "model" means any number. Default: None.
+        max_length: int, the maximum number of tokens of an answer; required for a
+            `Seq2Seq`. Its file has one signature, `generate`, which answers `source` by
+            greedy search; "model" means any number of steps. Default: None.
+        check: data to compare on: an array, a list with one per input, or a dict of
+            them by name, whose rows are taken `batch_size` at a time. True for
+            `representative_data` or else random data, of several sizes if the file
+            takes any (integer inputs get zeros and ones). Default: True.
+        tolerance: float, the bound on the difference: the largest difference over the
+            largest output, 1e-5 by default; with `quantize` the root mean square of
+            differences over that of the outputs, by default 0.01 for "float16", 0.1 for
+            "dynamic" and "int16x8", 0.2 for "int8". It applies to each output and,
+            beyond what rounding and chance explain, to each feature, each step, and the
+            rows of small, middling and large inputs (without `quantize`, a hundred
+            times the tolerance). The scale of each of these may be off by half of it.
+            Default: None, for these values.
 
     Returns:
-        `ExportReport`.
+        `ExportReport`, which prints as a table.
 
     Raises:
-        ValueError: a wrong argument; a model that has not been built, or cannot be
-            written or streamed as asked for, with the layer and the reason; a
-            difference above `tolerance`.
-        RuntimeError: TFLite's converter broke down.
+        ValueError: an argument is invalid; the model has not been built, or cannot be
+            written or streamed as requested, with the layer and the reason; or a
+            difference exceeds `tolerance`.
+        RuntimeError: TFLite's converter crashed.
+        OSError: `path` cannot be written; see `check_target`.
+
+    Example:
+
+    ```python
+    import keras
+    import keras_rnnkit as rk
+
+    model = keras.Sequential([keras.Input((8, 3), name="x"), rk.GRU(4)])
+    report = rk.export_tflite(model, "model.tflite")
+    print(report.max_relative < report.tolerance)  # True
+    ```
     """
     check_arguments(quantize, batch_size, time_steps, representative_data, check)
     check_target(path)
@@ -121,51 +143,33 @@ def export_tflite(
             "a file must either stream or forecast; received `streaming=True` and "
             f"`forecast={forecast}`"
         )
-    tolerance = TOLERANCE[quantize] if tolerance is None else tolerance
-    answers = check_answers(model, max_length, streaming, forecast)
+    check_seq2seq(model, max_length, streaming, forecast)
     check_form(model, form)
     check_types(model)
     CONVERTER.start()
     if forecast is not None and has_stock_layers(model):
         model = from_keras(model)  # as a closed loop walks through the layers
     arguments = model, batch_size, time_steps, quantize in CALIBRATED
-    if answers:
-        served = Answers(*arguments, max_length)
-    elif forecast is not None:
-        served = Forecast(*arguments, forecast)
-    else:
-        served = (Streamed if streaming else Whole)(*arguments)
-    if quantize == "int16x8" and not all(s.dtype.is_floating for s in served.specs):
+    signatures = make_signatures(arguments, streaming, forecast, max_length)
+    if quantize == "int16x8" and not all(s.dtype.is_floating for s in signatures.specs):
         raise ValueError(
             "`quantize='int16x8'` needs inputs of floats; received "
-            f"{[s.dtype.name for s in served.specs]}: take 'int8' or 'dynamic'"
+            f"{[s.dtype.name for s in signatures.specs]}: use 'int8' or 'dynamic'"
         )
-    data, calls = None, served.random_calls()
-    if representative_data is not None:
-        data = by_signature(model, representative_data)
-        data = samples("representative_data", data, served.specs)
-        data = calls = calls_of(data, served.specs)
-    if check is not True:
-        check = by_signature(model, check)
-        calls = calls_of(samples("check", check, served.specs), served.specs)
-
+    data, calls = choose_calls(signatures, model, representative_data, check)
     policy = TFLitePolicy(form, quantized=quantize)
     if quantize in CALIBRATED:
-        data = served.calibration(data, policy)
-    with whole(path) as new, tempfile.TemporaryDirectory() as folder:
-        endpoints = served.endpoints(policy)
-        write(folder, endpoints, policy)
-        if policy.refusals:
-            raise ValueError("; ".join(dict.fromkeys(policy.refusals)))
-        content = convert(model, folder, endpoints, quantize, data)
-        content = finished(content, next(iter(endpoints)), policy.ranges.get(STATES, 0))
-        found = inspect_tflite(content)
-        check_ops(found.counted, policy)
-        check_scales(content)
-        new.write_bytes(content)
-        CONVERTER.attempt(str(new))
+        data = signatures.calibration_calls(data, policy)
+    tolerance = TOLERANCE[quantize] if tolerance is None else tolerance
+    with atomic_write(path) as new:
+        flatbuffer = write_flatbuffer(model, signatures, policy, quantize, data)
+        content = inspect_tflite(flatbuffer)
+        check_ops(content.counted, policy)
+        check_scales(flatbuffer)
+        new.write_bytes(flatbuffer)
+        CONVERTER.run(str(new))
         try:
-            figures = prove(served, content, calls, tolerance, quantize)
+            figures = verify_tflite(signatures, flatbuffer, calls, tolerance, quantize)
         except RuntimeError as error:
             raise RuntimeError(
                 f"LiteRT cannot run the file for `{model.name}`: nothing was written. "
@@ -173,19 +177,66 @@ def export_tflite(
             ) from error
         return ExportReport(
             path=str(path),
-            size=found.size,
+            size=content.size,
             parameters=model.count_params(),
             quantize=quantize,
             tolerance=tolerance,
             layers=policy.layers,
-            ops=found.counted,
-            signatures=found.signatures,
+            ops=content.counted,
+            signatures=content.signatures,
             **figures,
         )
 
 
+def make_signatures(arguments, streaming, forecast, max_length) -> SequenceSignatures:
+    """Returns the signatures of the file.
+
+    Args:
+        arguments: tuple of the arguments of `SequenceSignatures`.
+        streaming, forecast, max_length: as in `export_tflite`.
+    """
+    if max_length is not None:
+        return GenerateSignatures(*arguments, max_length)
+    if forecast is not None:
+        return ForecastSignatures(*arguments, forecast)
+    return (StreamingSignatures if streaming else SequenceSignatures)(*arguments)
+
+
+def choose_calls(signatures, model, representative_data, check):
+    """Returns the calls to calibrate on, or None, and the calls to compare on."""
+    data, calls = None, signatures.random_calls()
+    if representative_data is not None:
+        rows = by_signature(model, representative_data)
+        rows = samples("representative_data", rows, signatures.specs)
+        data = calls = split_into_calls(rows, signatures.specs)
+    if check is not True:
+        rows = samples("check", by_signature(model, check), signatures.specs)
+        calls = split_into_calls(rows, signatures.specs)
+    return data, calls
+
+
+def write_flatbuffer(model, signatures, policy, quantize, data) -> bytes:
+    """Traces and converts a model; returns the TFLite file.
+
+    Args:
+        model: a model, prepared by `with_prepared_model`.
+        signatures: `SequenceSignatures` or a subclass.
+        policy: `TFLitePolicy`.
+        quantize: as in `export_tflite`.
+        data: list of dicts, the calls to calibrate on, or None.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        endpoints = signatures.endpoints(policy)
+        write_saved_model(folder, endpoints, policy)
+        if policy.refusals:
+            raise ValueError("; ".join(dict.fromkeys(policy.refusals)))
+        flatbuffer = convert(model, folder, endpoints, quantize, data)
+    default, largest_state = next(iter(endpoints)), policy.ranges.get(STATES, 0)
+    return postprocess(flatbuffer, default, largest_state)
+
+
 def convert(model, folder, endpoints, quantize, data) -> bytes:
-    """Converts a SavedModel; an error names the layer that it comes from."""
+    """Converts a SavedModel; an error names the layer that causes it."""
     request = {"saved": folder, "signatures": list(endpoints), "quantize": quantize}
     samples = Path(folder) / "samples.npz"
     if quantize in CALIBRATED:
@@ -197,25 +248,26 @@ def convert(model, folder, endpoints, quantize, data) -> bytes:
         try:
             CONVERTER.convert(**request)
         except ValueError as error:
-            if CONFLICT not in str(error):
+            if SCALE_CONFLICT not in str(error):
                 raise
             rescale_joins(folder)
             CONVERTER.convert(**request)
     except ValueError as error:
-        raise ValueError(
-            f"TFLite has no builtin operations for {refused(str(error), model)}"
-        ) from error
+        rejected = describe_rejection(str(error), model)
+        raise ValueError(f"TFLite has no builtin operations for {rejected}") from error
     return path.read_bytes()
 
 
-def refused(said: str, model) -> str:
-    """The layers and operations that the converter refused, from all that it says."""
-    # It tells the place and the operation, and then the whole program.
-    said = said.partition("<unknown>:0: note:")[0]
-    where = ", ".join(f"`{name}`" for name in layers_in(said, model)) or "a layer"
-    ops = dict.fromkeys(re.findall(r"'tf\.(\w+)' op", said))
-    why = f"needs {', '.join(ops)}" if ops else " ".join(said.split())[:LETTERS]
+def describe_rejection(message: str, model) -> str:
+    """Returns the layers and operations that the converter rejected."""
+    # The message has the location and the operation, followed by the whole program.
+    message = message.partition("<unknown>:0: note:")[0]
+    where = ", ".join(f"`{name}`" for name in layers_in(message, model)) or "a layer"
+    ops = dict.fromkeys(re.findall(r"'tf\.(\w+)' op", message))
+    reason = (
+        f"needs {', '.join(ops)}" if ops else " ".join(message.split())[:MAX_CHARACTERS]
+    )
     remedy = ""
     if any(op.startswith("TensorList") for op in ops):
         remedy = ": pass `batch_size` and `time_steps`, for a loop of known sizes"
-    return f"{where} of `{model.name}`: nothing was written. It {why}{remedy}"
+    return f"{where} of `{model.name}`: nothing was written. It {reason}{remedy}"

@@ -1,4 +1,4 @@
-"""Functions of Keras 2 that Keras 3 computes otherwise under the same name."""
+"""Activations of Keras 2 that differ from those of the same name in Keras 3."""
 
 import keras
 
@@ -7,8 +7,24 @@ from keras_rnnkit.arguments import PACKAGE
 
 @keras.saving.register_keras_serializable(PACKAGE)
 def keras2_hard_sigmoid(x):
-    """Keras 2's `hard_sigmoid`, `0.2 x + 0.5` between 0 and 1; Keras 3's has `x / 6`.
+    """The `hard_sigmoid` of Keras 2: `0.2 x + 0.5`, clipped to [0, 1].
 
-    Its name is not `hard_sigmoid`, which Keras would read back as its own.
+    That of Keras 3 has `x / 6` in place of `0.2 x`. The name differs from
+    `hard_sigmoid`, which Keras would load as its own function.
+
+    Args:
+        x: tensor of any shape.
+
+    Returns:
+        Tensor of the shape of `x`.
+
+    Example:
+
+    ```python
+    import keras_rnnkit as rk
+
+    layer = rk.LSTM(4, recurrent_activation=rk.saved.keras2_hard_sigmoid)
+    print(float(rk.saved.keras2_hard_sigmoid(1.0)))  # 0.7
+    ```
     """
     return keras.ops.clip(0.2 * x + 0.5, 0.0, 1.0)

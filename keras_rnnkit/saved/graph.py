@@ -1,6 +1,6 @@
-"""How the layers of a model of Keras 2 are called.
+"""Converts the calls of layers in a Keras 2 model configuration.
 
-A call is a structure of references `[layer, node, tensor]` or, with the call's other
+A call is a nested structure of references `[layer, node, tensor]` or, with keyword
 arguments, `[layer, node, tensor, arguments]`.
 """
 
@@ -9,21 +9,21 @@ RECURRENT = "Bidirectional", "GRU", "LSTM", "RNN", "SimpleRNN"
 
 
 def layers_of(config) -> dict:
-    """The configurations of a model's layers by name, in their order."""
+    """Returns the configurations of a model's layers by name, in order."""
     arguments = config["config"]
     layers = arguments["layers"] if isinstance(arguments, dict) else arguments
     return {name_of(layer): layer for layer in layers}
 
 
 def name_of(layer):
-    """The name of a layer; a `Sequential` before Keras 2.2.3 is a list of layers."""
+    """Returns the name of a layer; before Keras 2.2.3 a `Sequential` is a list."""
     arguments = layer["config"]
     own = arguments.get("name") if isinstance(arguments, dict) else None
     return own or layer.get("name", "sequential")
 
 
 def call_of(layer, node, layers):
-    """The arguments of a call of a layer."""
+    """Returns the arguments of a call of a layer in the form of Keras 3."""
     if isinstance(node, dict) and set(node) == {"args", "kwargs"}:
         return node
     given = map_references(node, lambda ref: _tensor(ref, layers))
@@ -48,10 +48,10 @@ def call_of(layer, node, layers):
 
 
 def map_references(value, function, names=None):
-    """Passes each reference `[layer, node, tensor]` within a structure to `function`.
+    """Applies `function` to each reference `[layer, node, tensor]` in a structure.
 
     Args:
-        names: of the layers, where there are other values among the references.
+        names: names of the layers, if the structure may have other lists.
     """
     if isinstance(value, list):
         leaf = value and isinstance(value[0], str) and len(value) in (3, 4)
@@ -66,30 +66,30 @@ def map_references(value, function, names=None):
 
 
 def _tensor(reference, layers):
-    """A reference to the output of a call as Keras 3 writes it."""
+    """Returns a reference to the output of a call in the form of Keras 3."""
     name, node, tensor = reference[:3]
     if name not in layers:
         raise ValueError(
             f"a layer is called with a constant, {reference[2]!r}, which Keras 3 "
-            "cannot read: build the model anew"
+            "cannot read: rebuild the model"
         )
-    history = [name, node - _before(layers[name]), tensor]
-    # Shape and type are those of the tensor that takes its place.
+    history = [name, node - _previous_calls(layers[name]), tensor]
+    # Shape and dtype are ignored: the tensor itself replaces the reference.
     described = {"shape": [None], "dtype": "float32", "keras_history": history}
     return {"class_name": "__keras_tensor__", "config": described}
 
 
-def end_of(reference, layers):
-    """A reference to an input or output of the model."""
+def model_end(reference, layers):
+    """Returns a reference to an input or output of the model."""
     name, node, tensor = reference[:3]
-    # Keras 3 itself leaves out the first call of models that are no `Sequential`.
+    # Keras 3 itself skips the first call of models other than `Sequential`.
     sequential = layers[name]["class_name"] == "Sequential"
-    return [name, node - (_before(layers[name]) if sequential else 0), tensor]
+    return [name, node - (_previous_calls(layers[name]) if sequential else 0), tensor]
 
 
-def _before(layer):
-    """How many calls of a layer came before the first one in the model around it: a
-    model in Keras 2 has been called once when it is made, if its input is known."""
+def _previous_calls(layer):
+    """Returns the number of calls of a layer before those in its parent: Keras 2 calls
+    a model once when it is created, if its input is known."""
     if layer["class_name"] not in MODELS:
         return 0
     if any(isinstance(node, dict) for node in layer["inbound_nodes"]):

@@ -1,9 +1,9 @@
-"""What Keras 2 wrote of a model, as Keras 3 writes it.
+"""Converts configurations of Keras 2 to Keras 3.
 
-Configurations of Keras 2 differ from those of Keras 3 in their form: no module beside a
-class, `batch_input_shape`, calls as lists of `[layer, node, tensor, arguments]`. They
-differ in meaning where a default or a function has changed: `hard_sigmoid`,
-`reset_after`, states given to a recurrent layer as further inputs.
+They differ in form: classes have no module, `batch_input_shape` replaces `batch_shape`,
+and calls are lists of `[layer, node, tensor, arguments]`. They differ in meaning where
+a default or a function has changed: `hard_sigmoid`, `reset_after`, and states passed to
+a recurrent layer as additional inputs.
 """
 
 import functools
@@ -15,9 +15,9 @@ from keras_rnnkit.saved.activations import keras2_hard_sigmoid
 from keras_rnnkit.saved.graph import (
     MODELS,
     call_of,
-    end_of,
     layers_of,
     map_references,
+    model_end,
     name_of,
 )
 
@@ -33,14 +33,14 @@ RENAMED_ARGUMENTS = {
     "ThresholdedReLU": {"theta": "threshold"},
 }
 OPERATIONS = "SlicingOpLambda", "TFOpLambda", "TensorFlowOpLayer"
-# What the layers of cuDNN did not have as arguments, and the default that has changed.
+# Arguments that the cuDNN layers did not have, and a default that has changed
 DEFAULTS = {
     "CuDNNGRU": {"recurrent_activation": "sigmoid", "reset_after": True},
     "CuDNNLSTM": {"recurrent_activation": "sigmoid"},
     "GRU": {"reset_after": False},
     "GRUCell": {"reset_after": False},
 }
-# Arguments that do not change what a loaded layer computes.
+# Arguments that do not change what a loaded layer computes
 WITHOUT_EFFECT = {
     *("autocast", "batch_input_shape", "fused", "groups", "implementation"),
     *(
@@ -62,19 +62,19 @@ PARTS = {
 DISTRIBUTIONS = {"normal": "truncated_normal"}  # of Keras before 2.2.3
 
 
-def converted(config: dict, custom_objects: dict) -> dict:
-    """Returns the configuration of a model or layer of Keras 2 as one of Keras 3.
+def convert_config(config: dict, custom_objects: dict) -> dict:
+    """Converts the configuration of a model or layer from Keras 2 to Keras 3.
 
     Args:
         config: dict of `class_name` and `config`.
-        custom_objects: dict of a user's classes and functions by their names.
+        custom_objects: dict of a user's classes and functions by name.
 
     Raises:
-        ValueError: what Keras 3 cannot do, with the layer's name and a remedy.
+        ValueError: Keras 3 does not support it, with the layer's name and a remedy.
     """
     class_name, arguments = config["class_name"], config["config"]
     if class_name in MODELS and class_name not in custom_objects:
-        return _model(config, custom_objects)
+        return _convert_model(config, custom_objects)
     registered = config.get("registered_name") or class_name
     custom = next(
         (
@@ -85,7 +85,8 @@ def converted(config: dict, custom_objects: dict) -> dict:
         None,
     )
     arguments = {
-        key: _value(key, value, custom_objects) for key, value in arguments.items()
+        key: _convert_value(key, value, custom_objects)
+        for key, value in arguments.items()
     }
     arguments.pop("batch_input_shape", None)
     if custom is not None:
@@ -95,11 +96,11 @@ def converted(config: dict, custom_objects: dict) -> dict:
             "config": arguments,
             "registered_name": custom,
         }
-    return _layer(class_name, arguments)
+    return _convert_layer(class_name, arguments)
 
 
-def _layer(class_name, arguments):
-    """The configuration of one of Keras's own layers and cells."""
+def _convert_layer(class_name, arguments):
+    """Converts the configuration of a layer or cell of Keras itself."""
     name = arguments.get("name", class_name)
     names = RENAMED_ARGUMENTS.get(class_name, {})
     arguments = {names.get(key, key): value for key, value in arguments.items()}
@@ -116,7 +117,7 @@ def _layer(class_name, arguments):
         raise ValueError(
             f"layer `{name}` is of the class `{class_name}`, which Keras 3 does not "
             "have: import the module that registers it (`--import` of the command) or "
-            "give it in `custom_objects`; without one, build the model anew"
+            "pass it in `custom_objects`; without one, rebuild the model"
         )
     if arguments.get("time_major"):
         raise ValueError(
@@ -129,18 +130,18 @@ def _layer(class_name, arguments):
     if class_name == "Bidirectional":
         _give_backward_layer(arguments)
     if class_name == "Lambda":
-        arguments["function"] = _code(arguments["function"])
+        arguments["function"] = _convert_function(arguments["function"])
     return {
         "module": "keras.layers",
         "class_name": class_name,
-        "config": _known(cls, arguments, f"layer `{name}`"),
+        "config": _supported_arguments(cls, arguments, f"layer `{name}`"),
         "registered_name": None,
     }
 
 
 def _give_backward_layer(arguments):
-    """Writes out the second layer where the first one goes backwards: Keras 3 would
-    let both do so."""
+    """Adds the second layer if the first one goes backwards: by default both layers
+    would do so in Keras 3."""
     forward = arguments["layer"]
     if forward["config"].get("go_backwards") and not arguments.get("backward_layer"):
         name = f"backward_{forward['config']['name']}"
@@ -148,8 +149,8 @@ def _give_backward_layer(arguments):
         arguments["backward_layer"] = forward | {"config": changed}
 
 
-def _known(cls, arguments, subject):
-    """The arguments that a class has; raises if another one would have an effect."""
+def _supported_arguments(cls, arguments, subject):
+    """Returns the arguments that a class has; raises if another one has an effect."""
     known = _parameters(cls)
     for key in set(arguments) - known - WITHOUT_EFFECT:
         if arguments[key] not in (None, False) and _ending(key) not in PARTS:
@@ -163,7 +164,7 @@ def _known(cls, arguments, subject):
 
 @functools.cache
 def _parameters(cls):
-    """The names of all arguments of a class's constructor."""
+    """Returns the names of all arguments of a class's constructor."""
     names = set()
     for each in cls.__mro__:
         if "__init__" in vars(each) and each is not object:
@@ -177,18 +178,19 @@ def _parameters(cls):
 
 
 def _ending(key):
+    """Returns the last word of the name of an argument."""
     return key.rpartition("_")[2]
 
 
-def _value(key, value, custom_objects):
-    """One argument of a layer."""
+def _convert_value(key, value, custom_objects):
+    """Converts an argument of a layer."""
     if key == "dtype":
-        return _dtype(value)
+        return _dtype_name(value)
     if key.endswith("activation"):
-        return _activation(value, custom_objects)
+        return _convert_activation(value, custom_objects)
     part = PARTS.get(_ending(key))
     if isinstance(value, list):
-        return [_value("", each, custom_objects) for each in value]
+        return [_convert_value("", each, custom_objects) for each in value]
     if not isinstance(value, dict):
         return value
     if "items" in value and value.get("class_name") in ("TensorShape", "__tuple__"):
@@ -196,16 +198,16 @@ def _value(key, value, custom_objects):
     if value.get("type") == "ndarray":
         return value["value"]
     if not isinstance(value.get("config"), dict) or "class_name" not in value:
-        return {k: _value(k, each, custom_objects) for k, each in value.items()}
+        return {k: _convert_value(k, each, custom_objects) for k, each in value.items()}
     if value["class_name"].startswith("__"):  # an array, or a user's code
         return value
     if part is None:
-        return converted(value, custom_objects)
-    return _part(part, value)
+        return convert_config(value, custom_objects)
+    return _convert_part(part, value)
 
 
-def _part(module, value):
-    """The configuration of an initializer, a regularizer or a constraint."""
+def _convert_part(module, value):
+    """Converts the configuration of an initializer, regularizer or constraint."""
     cls = getattr(module, value["class_name"], None)
     if not inspect.isclass(cls):
         return value
@@ -221,27 +223,27 @@ def _part(module, value):
     }
 
 
-def _dtype(value):
-    """The name of a policy."""
+def _dtype_name(value):
+    """Returns the name of a dtype policy."""
     if isinstance(value, dict) and "name" in (value.get("config") or {}):
         value = value["config"]["name"]
     return "float32" if value in ("infer", "_infer") else value
 
 
-def _activation(value, custom_objects):
-    """An activation as Keras 3 finds it."""
+def _convert_activation(value, custom_objects):
+    """Converts an activation."""
     name = value
     if isinstance(value, dict) and value.get("class_name") == "function":
         name = value["config"]
     if name == "hard_sigmoid" and name not in custom_objects:
         return keras.activations.serialize(keras2_hard_sigmoid)
     if isinstance(value, dict) and "class_name" in value and name is value:
-        return converted(value, custom_objects)  # a layer
+        return convert_config(value, custom_objects)  # a layer
     return name
 
 
-def _code(function):
-    """The function of a `Lambda`."""
+def _convert_function(function):
+    """Converts the function of a `Lambda`."""
     if isinstance(function, list):
         parts = dict(zip(("code", "defaults", "closure"), function, strict=True))
         return {"class_name": "__lambda__", "config": parts}
@@ -250,16 +252,16 @@ def _code(function):
     return {"module": None, "registered_name": function.get("config")} | function
 
 
-def _model(config, custom_objects):
-    """The configuration of a model."""
+def _convert_model(config, custom_objects):
+    """Converts the configuration of a model."""
     arguments = config["config"]
     given = arguments if isinstance(arguments, dict) else {}
     new = {"name": name_of(config), "trainable": given.get("trainable", True)}
     if sequential := config["class_name"] == "Sequential":
         shape = given.get("build_input_shape")
-        new["layers"] = _sequential(layers_of(config), shape, custom_objects)
+        new["layers"] = _convert_sequential(layers_of(config), shape, custom_objects)
     else:
-        new |= _functional(arguments, custom_objects)
+        new |= _convert_functional(arguments, custom_objects)
     return {
         "module": "keras",
         "class_name": "Sequential" if sequential else "Model",
@@ -268,31 +270,31 @@ def _model(config, custom_objects):
     }
 
 
-def _sequential(old, shape, custom_objects):
-    """Layers one after the other, of which the first one is an `InputLayer`."""
-    layers = [_input_or_layer(layer, custom_objects) for layer in old.values()]
+def _convert_sequential(old, shape, custom_objects):
+    """Converts the layers of a `Sequential`; adds an `InputLayer` if there is none."""
+    layers = [_convert_input_or_layer(layer, custom_objects) for layer in old.values()]
     name, first = next(iter(old.items()), (None, None))
     if first is None or first["class_name"] in ("InputLayer", *MODELS):
         return layers
     arguments = first["config"]
     if shape := arguments.get("batch_input_shape", shape):
-        dtype = _dtype(arguments.get("dtype")) or "float32"
+        dtype = _dtype_name(arguments.get("dtype")) or "float32"
         dtype = "float32" if dtype.startswith("mixed") else dtype
         arguments = {"batch_shape": shape, "dtype": dtype}
-        layers.insert(0, _input(arguments, f"{name}_input"))
+        layers.insert(0, _convert_input(arguments, f"{name}_input"))
     return layers
 
 
-def _input_or_layer(layer, custom_objects):
+def _convert_input_or_layer(layer, custom_objects):
     if layer["class_name"] == "InputLayer":
-        return _input(layer["config"], name_of(layer))
-    return converted(layer, custom_objects)
+        return _convert_input(layer["config"], name_of(layer))
+    return convert_config(layer, custom_objects)
 
 
-def _input(arguments, name):
+def _convert_input(arguments, name):
     shape = arguments.get("batch_shape") or arguments.get("batch_input_shape")
-    arguments = arguments | {"batch_shape": _value("", shape, {}), "name": name}
-    arguments["dtype"] = _dtype(arguments.get("dtype"))
+    arguments = arguments | {"batch_shape": _convert_value("", shape, {}), "name": name}
+    arguments["dtype"] = _dtype_name(arguments.get("dtype"))
     known = "batch_shape", "dtype", "name", "sparse", "ragged", "optional"
     return {
         "module": "keras.layers",
@@ -302,19 +304,19 @@ def _input(arguments, name):
     }
 
 
-def _functional(arguments, custom_objects):
-    """Layers and how they are called."""
+def _convert_functional(arguments, custom_objects):
+    """Converts the layers of a functional model and their calls."""
     old = {layer["name"]: layer for layer in arguments["layers"]}
     layers = []
     for name, layer in old.items():
-        new = _input_or_layer(layer, custom_objects)
+        new = _convert_input_or_layer(layer, custom_objects)
         new["name"] = name
         nodes = layer["inbound_nodes"]
         new["inbound_nodes"] = [call_of(layer, node, old) for node in nodes]
         layers.append(new)
     new = {"layers": layers}
     for key in ("input_layers", "output_layers"):
-        ends = map_references(arguments[key], lambda ref: end_of(ref, old))
+        ends = map_references(arguments[key], lambda ref: model_end(ref, old))
         single = isinstance(ends, list) and len(ends) == 1
         new[key] = ends[0] if single else ends
     return new

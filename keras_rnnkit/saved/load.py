@@ -1,4 +1,4 @@
-"""A model from a file, or one sentence on what the file is instead."""
+"""Loads a model from a file, or says what the file is instead."""
 
 import json
 import re
@@ -11,32 +11,47 @@ from pathlib import Path
 import h5py
 import keras
 
-from keras_rnnkit.saved.keras2 import converted
+from keras_rnnkit.saved.keras2 import convert_config
 from keras_rnnkit.saved.weights import load_hdf5, load_variables
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 TFLITE = b"TFL3"
 CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
-LETTERS = 300  # of what Keras says
+MAX_CHARACTERS = 300  # quoted from an error of Keras
 
 
 def load_model(path, custom_objects=None, unsafe: bool = False) -> keras.Model:
-    """Returns the model in a file that Keras 3 or Keras 2 has saved, not compiled.
+    """Loads a model that was saved by Keras 3 or Keras 2, uncompiled.
 
-    Files of Keras 2, `.h5` and `.keras`, become models of Keras 3 that give the same
-    outputs: Keras 2's `hard_sigmoid`, the gates of a `GRU` from before `reset_after`
-    and the weights of `CuDNNLSTM` and `CuDNNGRU` are kept.
+    Files of Keras 2, `.h5` and `.keras`, become models of Keras 3 with the same
+    outputs. This converts `hard_sigmoid`, `GRU` layers without `reset_after`, and the
+    weights of `CuDNNLSTM` and `CuDNNGRU`.
 
     Args:
-        path: the file. What is in it counts, not its suffix.
-        custom_objects: dict of classes and functions by the names that the file has for
-            them, beside those that are registered.
-        unsafe: run the code that stands in `Lambda` layers of the file.
+        path: str or path-like, the file. Its format is detected from the content, not
+            from the suffix.
+        custom_objects: dict of classes and functions by their names in the file, in
+            addition to registered ones. Default: None.
+        unsafe: bool, whether to run the code in `Lambda` layers of the file.
+            Default: False.
+
+    Returns:
+        A model of stock Keras.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it holds no model, with what it is instead; or a model that cannot
-            be loaded, with the layer and the reason.
+        ValueError: the file is not a model, or the model cannot be loaded, with the
+            layer and the reason.
+
+    Example:
+
+    ```python
+    import keras
+    import keras_rnnkit as rk
+
+    keras.Sequential([keras.Input((8, 3)), rk.GRU(4)]).save("model.keras")
+    print(rk.load_model("model.keras").output_shape)  # (None, 4)
+    ```
     """
     path = Path(path)
     custom_objects = dict(custom_objects or {})
@@ -50,7 +65,7 @@ def load_model(path, custom_objects=None, unsafe: bool = False) -> keras.Model:
 
 
 def _kind(path):
-    """ "zip" or "hdf5"; raises `ValueError` for what is no file of a model."""
+    """Returns "zip" or "hdf5"; raises `ValueError` for other formats."""
     wanted = f"`{path}` must be a model saved by Keras, a .keras or .h5 file"
     if (path / "saved_model.pb").exists():
         raise ValueError(
@@ -75,8 +90,8 @@ def _kind(path):
         )
     if path.suffix in (".h5", ".hdf5", ".keras"):
         raise ValueError(
-            f"Keras cannot load `{path}`: it is broken, or no file of Keras; it begins "
-            f"with {head!r}"
+            f"Keras cannot load `{path}`: it is damaged, or not a Keras file; it "
+            f"begins with {head!r}"
         )
     raise ValueError(f"{wanted}; received one that begins with {head!r}")
 
@@ -88,7 +103,7 @@ def _load_zip(path, custom_objects, unsafe):
             raise ValueError(f"the archive has no `{CONFIG}`; it holds {names[:5]}")
         version = json.loads(archive.read(METADATA))["keras_version"]
         if not _is_keras2(version):
-            with _named(path, ".keras") as named:
+            with _with_suffix(path, ".keras") as named:
                 return _load_keras3(named, custom_objects, unsafe)
         config = json.loads(archive.read(CONFIG))
         model = _build(config, custom_objects, unsafe)
@@ -111,12 +126,12 @@ def _load_hdf5(path, custom_objects, unsafe):
             model = _build(config, custom_objects, unsafe)
             load_hdf5(model, config, file["model_weights"])
             return model
-    with _named(path, ".h5", ".hdf5") as named:
+    with _with_suffix(path, ".h5", ".hdf5") as named:
         return _load_keras3(named, custom_objects, unsafe)
 
 
 def _is_keras2(version):
-    """Whether a file is of Keras 2; raises for Keras 1."""
+    """Returns whether a version is of Keras 2; raises `ValueError` for Keras 1."""
     if version.startswith("1"):
         raise ValueError(
             f"it is a file of Keras {version}: load it with Keras 2.2, save it there, "
@@ -126,9 +141,9 @@ def _is_keras2(version):
 
 
 def _build(config, custom_objects, unsafe):
-    """The model of a configuration of Keras 2."""
+    """Builds a model from a configuration of Keras 2."""
     return keras.saving.deserialize_keras_object(
-        converted(config, custom_objects), custom_objects, safe_mode=not unsafe
+        convert_config(config, custom_objects), custom_objects, safe_mode=not unsafe
     )
 
 
@@ -139,8 +154,8 @@ def _load_keras3(path, custom_objects, unsafe):
 
 
 @contextmanager
-def _named(path, *suffixes):
-    """The file under a name that tells Keras what it is."""
+def _with_suffix(path, *suffixes):
+    """Yields a path to the file with a suffix that Keras recognizes."""
     if path.suffix in suffixes:
         yield path
         return
@@ -151,9 +166,9 @@ def _named(path, *suffixes):
 
 
 def _reason(error) -> str:
-    """What an error of Keras says, in a sentence with a remedy."""
+    """Returns the message of an error of Keras as a sentence with a remedy."""
     text = str(error)
-    if "safe_mode" in text:  # Keras's own word for it
+    if "safe_mode" in text:  # named in Keras's message
         return (
             "it has a Lambda layer, whose code would be run: pass --unsafe "
             "(`unsafe=True` in Python) if you trust the file"
@@ -166,4 +181,4 @@ def _reason(error) -> str:
             f"it has a `{unknown[1]}` that Keras does not know: import the module that "
             "registers it (--import MODULE), or give it in `custom_objects`"
         )
-    return " ".join(text.split())[:LETTERS]
+    return " ".join(text.split())[:MAX_CHARACTERS]

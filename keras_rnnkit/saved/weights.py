@@ -1,7 +1,7 @@
-"""The weights in files of Keras 2, given to the layers that they belong to.
+"""Loads the weights in files of Keras 2.
 
-Keras 3 goes by the order of the layers, which need not be the one of the file; here the
-configuration in the file says which layer is which.
+Keras 3 assigns them by the order of the layers, which may differ from that of the file.
+Here the configuration in the file tells which weights belong to which layer.
 """
 
 import re
@@ -15,11 +15,11 @@ from keras_rnnkit.saved.graph import MODELS, layers_of
 
 
 def load_hdf5(model, config, group):
-    """Gives a model the weights of an .h5 file.
+    """Loads the weights of an .h5 file into a model.
 
     Args:
         model: the Keras 3 model.
-        config: its configuration as Keras 2 wrote it.
+        config: its Keras 2 configuration.
         group: `h5py.Group`, `model_weights`.
     """
     layers = _layers_of(model, config)
@@ -28,17 +28,19 @@ def load_hdf5(model, config, group):
         inner = group[name]
         arrays = [np.asarray(inner[w]) for w in _attribute(inner, "weight_names")]
         if arrays:
-            trained, others = _split(*layers[name])
-            _assign(name, trained + others, _without_cudnn(arrays, layers[name][1]))
+            trained, others = _split_weights(*layers[name])
+            _assign(name, trained + others, _convert_cudnn(arrays, layers[name][1]))
             count += len(arrays)
     _check_count(model, count)
     for layer in all_layers(model):
-        if hasattr(layer, "finalize_state"):  # a `Normalization` computes from them
+        if hasattr(
+            layer, "finalize_state"
+        ):  # a `Normalization` derives values from its weights
             layer.finalize_state()
 
 
 def load_variables(model, config, group):
-    """Gives a model the weights of a .keras file.
+    """Loads the weights of a .keras file into a model.
 
     Args:
         model, config: as for `load_hdf5`.
@@ -56,7 +58,7 @@ def _check_count(model, count):
 
 
 def _layers_of(model, config) -> dict:
-    """The layers of a model by name, with their configurations, as they are there."""
+    """Returns the layers of a model with their configurations, by name."""
     return {
         name: (model.get_layer(name), inner)
         for name, inner in layers_of(config).items()
@@ -65,7 +67,7 @@ def _layers_of(model, config) -> dict:
 
 
 def _attribute(group, name) -> list[str]:
-    """A list of names; a long one is written in several attributes."""
+    """Returns a list of names; a long one is spread over several attributes."""
     if name in group.attrs:
         parts = [group.attrs[name]]
     else:
@@ -77,17 +79,18 @@ def _attribute(group, name) -> list[str]:
     return [each.decode() if isinstance(each, bytes) else str(each) for each in names]
 
 
-def _split(layer, config):
-    """The trainable weights and the others, in the order of Keras 2."""
+def _split_weights(layer, config):
+    """Returns trainable and other weights, in the order of Keras 2."""
     if not isinstance(layer, keras.Model) or config["class_name"] not in MODELS:
         return layer.trainable_weights, layer.non_trainable_weights
-    parts = [_split(*pair) for pair in _layers_of(layer, config).values()]
+    parts = [_split_weights(*pair) for pair in _layers_of(layer, config).values()]
     if not layer.trainable:
         return [], [w for part in parts for weights in part for w in weights]
     return tuple([w for part in parts for w in part[i]] for i in (0, 1))
 
 
 def _assign(name, weights, arrays):
+    """Assigns arrays to the weights of a layer; raises if their shapes differ."""
     shapes = [tuple(w.shape) for w in weights], [x.shape for x in arrays]
     if shapes[0] != shapes[1]:
         raise ValueError(
@@ -98,8 +101,8 @@ def _assign(name, weights, arrays):
         weight.assign(array)
 
 
-def _one_by_one(kernel, recurrent, bias, gates):
-    """The weights of one layer of cuDNN as those of an `LSTM` or `GRU`."""
+def _from_cudnn(kernel, recurrent, bias, gates):
+    """Converts the weights of one cuDNN layer to those of an `LSTM` or `GRU`."""
     kernels = np.split(kernel, gates, axis=1)
     recurrents = np.split(recurrent, gates, axis=1)
     biases = bias.reshape(2, -1)
@@ -110,11 +113,11 @@ def _one_by_one(kernel, recurrent, bias, gates):
     )
 
 
-def _without_cudnn(arrays, config):
-    """The arrays, with those of a layer of cuDNN in the layout of the others.
+def _convert_cudnn(arrays, config):
+    """Converts the arrays of cuDNN layers among others.
 
-    There a kernel is transposed gate by gate, and there are two biases for each gate,
-    all in one vector: its length shows which arrays they are.
+    Their kernels are transposed gate by gate, and a vector has two biases per gate: its
+    length identifies them.
     """
     if not re.search("CuDNN", repr(config)):
         return arrays
@@ -127,12 +130,12 @@ def _without_cudnn(arrays, config):
             if recurrent.shape[1:] != (gates * units,) or bias.ndim != 1:
                 continue
             if len(bias) == 2 * gates * units:
-                arrays[number - 2 : number + 1] = _one_by_one(*given, gates)
+                arrays[number - 2 : number + 1] = _from_cudnn(*given, gates)
     return arrays
 
 
 def _restore(layer, config, group) -> int:
-    """Loads what stands under a layer in a .keras file; returns how many weights."""
+    """Loads the weights of a layer in a .keras file; returns their number."""
     variables = group.get("vars", {})
     if variables:
         try:
@@ -143,14 +146,14 @@ def _restore(layer, config, group) -> int:
             ) from error
     count = len(variables)
     for key in group:
-        for child, inner, place in _children(layer, config, key):
-            if place in group[key]:
-                count += _restore(child, inner, group[key][place])
+        for child, inner, stored_name in _children(layer, config, key):
+            if stored_name in group[key]:
+                count += _restore(child, inner, group[key][stored_name])
     return count
 
 
 def _children(layer, config, key):
-    """The layers in an attribute, their configurations and places in the file."""
+    """Returns the layers in an attribute, with configurations and names in the file."""
     if key == "_layer_checkpoint_dependencies":
         key = "layers"
     if isinstance(layer, keras.Model) and key == "layers":
@@ -163,12 +166,12 @@ def _children(layer, config, key):
         if not isinstance(children, (list, tuple)):
             return []
         pairs = zip(children, configs or [None] * len(children), strict=True)
-    counted, found = Counter(), []
+    counts, found = Counter(), []
     for child, inner in pairs:
         name = _snake_case((inner or {}).get("class_name") or type(child).__name__)
-        place = f"{name}_{counted[name]}" if counted[name] else name
-        counted[name] += 1
-        found.append((child, inner, place))
+        stored_name = f"{name}_{counts[name]}" if counts[name] else name
+        counts[name] += 1
+        found.append((child, inner, stored_name))
     return found
 
 

@@ -16,7 +16,12 @@ import keras_rnnkit as rk
 from keras_rnnkit.export import converter
 from keras_rnnkit.export.converter import CONVERTER, Converter
 from keras_rnnkit.export.policy import TFLitePolicy
-from keras_rnnkit.export.saved_model import SIGNATURE, input_signature, serve, write
+from keras_rnnkit.export.saved_model import (
+    SIGNATURE,
+    call_by_name,
+    input_signature,
+    write_saved_model,
+)
 from tests.helpers import assert_close
 
 ROOT = Path(__file__).parents[2]
@@ -27,8 +32,8 @@ WORK = "    import numpy as np\n"  # the first line of the child's work
 def request_of(tmp_path):
     """What to ask a converter for: a GRU with a `WHILE` loop."""
     model = keras.Sequential([keras.Input((5, 2), name="x"), rk.GRU(3)])
-    endpoint = lambda x: serve(model, x=x), input_signature(model, 1)
-    write(tmp_path / "saved", {SIGNATURE: endpoint}, TFLitePolicy("loop"))
+    endpoint = lambda x: call_by_name(model, x=x), input_signature(model, 1)
+    write_saved_model(tmp_path / "saved", {SIGNATURE: endpoint}, TFLitePolicy("loop"))
     np.savez(tmp_path / "data.npz", **{"x:0": np.ones((1, 5, 2), "float32")})
     return {
         "saved": str(tmp_path / "saved"),

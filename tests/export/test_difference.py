@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 import keras_rnnkit as rk
-from keras_rnnkit.export import proof
+from keras_rnnkit.export import verification
 from keras_rnnkit.export.difference import Differences
 from tests.helpers import randomize
 
@@ -52,10 +52,10 @@ def test_a_fault_in_a_part_is_found(part, name, fault, y, rng):
     differences(x, y).check(0.2, quantized=True)
     x[part] = fault(x[part])
     found = differences(x, y)
-    assert found.figures()["rms_relative"] < 1
+    assert found.summary()["rms_relative"] < 1
     with pytest.raises(ValueError, match="must agree with `m`"):
         found.check(0.2, quantized=True)
-    assert re.fullmatch(name, found.worst().name)
+    assert re.fullmatch(name, found.worst_part().name)
 
 
 def test_a_feature_of_small_values_is_held_to_these(y, rng):
@@ -64,7 +64,7 @@ def test_a_feature_of_small_values_is_held_to_these(y, rng):
     differences(x, y).check(0.2, quantized=True)
     x[..., 2] *= 1.5
     found = differences(x, y)
-    assert found.figures()["rms_relative"] < 0.02
+    assert found.summary()["rms_relative"] < 0.02
     with pytest.raises(ValueError, match="feature 2 of `output_0`"):
         found.check(0.2, quantized=True)
     # Values that are multiples of 0.01 cannot tell of it.
@@ -106,8 +106,8 @@ def test_classes_are_counted_where_there_are_some(rng):
     y = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     x = y.copy()
     x[:3] = np.roll(y[:3], 1, axis=1)
-    assert differences(x, y).figures()["agreement"] == 57 / 60
-    assert differences(logits, logits).figures()["agreement"] is None
+    assert differences(x, y).summary()["agreement"] == 57 / 60
+    assert differences(logits, logits).summary()["agreement"] is None
 
 
 def test_what_is_not_finite_has_to_be_so_in_both(y):
@@ -153,7 +153,7 @@ def test_a_saved_model_that_answers_otherwise_is_not_written(
             sizes.append(expected["output_0"].shape)
             super().add(received, expected)
 
-    monkeypatch.setattr(proof, "Differences", Spy)
+    monkeypatch.setattr(verification, "Differences", Spy)
     rk.export_saved_model(model, tmp_path / "right")
     assert len(set(sizes)) == 3
 

@@ -10,7 +10,7 @@ import keras
 import pytest
 
 import keras_rnnkit as rk
-from keras_rnnkit.export.files import whole
+from keras_rnnkit.export.atomic_writes import atomic_write
 
 ROOT = Path(__file__).parents[2]
 WRITER = """
@@ -18,8 +18,8 @@ import sys, time
 from pathlib import Path
 sys.argv = [""]
 sys.path.insert(0, {folder!r})
-from files import whole
-with whole({path!r}, folder={as_folder}) as new:
+from atomic_writes import atomic_write
+with atomic_write({path!r}, folder={as_folder}) as new:
     {write}
     print("writing", flush=True)
     time.sleep(100)
@@ -45,7 +45,7 @@ def names(folder):
 
 
 def write(path, text="new"):
-    with whole(path) as new:
+    with atomic_write(path) as new:
         new.write_text(text)
 
 
@@ -95,7 +95,7 @@ def test_an_error_leaves_what_was_there(tmp_path):
     write(tmp_path / "m", "old")
 
     def fail():
-        with whole(tmp_path / "m") as new:
+        with atomic_write(tmp_path / "m") as new:
             new.write_text("half")
             raise ZeroDivisionError
 
@@ -109,9 +109,9 @@ def test_many_write_into_one_folder_at_once(tmp_path):
     code = f"""
 import sys
 sys.path.insert(0, {str(ROOT / "keras_rnnkit" / "export")!r})
-from files import whole
+from atomic_writes import atomic_write
 for number in range(200):
-    with whole({str(tmp_path)!r} + f"/{{sys.argv[1]}}-{{number % 3}}") as new:
+    with atomic_write({str(tmp_path)!r} + f"/{{sys.argv[1]}}-{{number % 3}}") as new:
         new.write_text(sys.argv[1])
 """
     processes = [

@@ -10,10 +10,16 @@ from keras import layers, ops
 
 import keras_rnnkit as rk
 from keras_rnnkit.export.checks import check_scales
-from keras_rnnkit.export.content import IDENTIFIER, parse
 from keras_rnnkit.export.difference import Differences
-from keras_rnnkit.export.mend import mend_scales
-from keras_rnnkit.export.scales import MOVES, PRODUCTS, faults_of, name_of, scale_of
+from keras_rnnkit.export.flatbuffer import IDENTIFIER, parse
+from keras_rnnkit.export.scale_repair import repair_scales
+from keras_rnnkit.export.scales import (
+    MOVES,
+    PRODUCTS,
+    find_scale_errors,
+    name_of,
+    scale_of,
+)
 from tests.helpers import randomize
 
 TOLERANCE = 0.2  # the default of files of 8 bits
@@ -68,7 +74,7 @@ def check_answers(content, model, data):
     """Raises unless a file answers as its model does, in every part."""
     file = rk.TFLiteModel(content)
     calls = [{"x": x[None]} for x in data]
-    differences = Differences("m", calls, file.output_steps)
+    differences = Differences("m", calls, file.output_scales)
     expected = [np.asarray(y) for y in model(data)]
     for number, call in enumerate(calls):
         wanted = {f"output_{i}": y[number, None] for i, y in enumerate(expected)}
@@ -138,12 +144,12 @@ def test_a_scale_that_changes_on_the_way_is_caught_and_mended(right, factor):
             changed = [graph.tensors[op.inputs[bias]]]
         for tensor in changed:
             scaled(tensor, factor)
-        assert any(fault.startswith(name) for fault in faults_of(planted)), name
+        assert any(fault.startswith(name) for fault in find_scale_errors(planted)), name
         with pytest.raises(RuntimeError, match=f"{name} of .*: nothing was written"):
             check_scales(packed(planted))
         if name in MOVES:  # The numbers are as they were, read on another scale.
-            mend_scales(planted)
-            assert faults_of(planted) == []
+            repair_scales(planted)
+            assert find_scale_errors(planted) == []
             if factor > 1:  # else it clips
                 check_answers(packed(planted), model, data)
 
@@ -176,9 +182,9 @@ def test_a_constant_in_another_scale_is_written_once_more(right):
         buffer.data = np.frombuffer(new.astype(dtype).tobytes(), np.uint8)
         planted.buffers.append(buffer)
         tensor.buffer = len(planted.buffers) - 1
-        assert any(fault.startswith(name) for fault in faults_of(planted))
-        mend_scales(planted)
-        assert faults_of(planted) == []
+        assert any(fault.startswith(name) for fault in find_scale_errors(planted))
+        repair_scales(planted)
+        assert find_scale_errors(planted) == []
         check_answers(packed(planted), model, data)
 
 
@@ -194,7 +200,7 @@ def test_a_wrong_scale_of_weights_or_of_an_output_does_not_pass(right, factor):
                 scaled(graph.tensors[op.inputs[place]], 2 * factor)
                 scaled(graph.tensors[op.inputs[place + 11]], 2 * factor)
             break
-    assert faults_of(planted) == []
+    assert find_scale_errors(planted) == []
     with pytest.raises(ValueError, match="must agree with"):
         check_answers(packed(planted), model, data)
     # What computes an output writes it in its scale, whatever that is.

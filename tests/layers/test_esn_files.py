@@ -73,7 +73,7 @@ def test_keras_has_no_equal(kind, rng):
     ours, (x, _) = rk.from_keras(model), draw(rng)
     assert [type(layer) for layer in ours.layers[1:]] == [rk.ESN, rk.LSTM]
     assert_close(ours(x), model(x))
-    assert_raises("`mine` has no equal in Keras: it is a `ESN`", rk.to_keras, ours)
+    assert_raises("`mine` has no equivalent in Keras: it is a `ESN`", rk.to_keras, ours)
 
 
 EXPORTS = [

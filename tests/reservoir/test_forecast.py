@@ -299,7 +299,7 @@ def test_stock_models_forecast_in_a_file_once_replaced(rng, tmp_path):
 REFUSED = {
     "int8": (
         {"quantize": "int8", "representative_data": np.zeros((3, 4, 2), "float32")},
-        "TFLite cannot quantize to integers: take 'dynamic' or 'float16'",
+        "TFLite cannot quantize to integers: use 'dynamic' or 'float16'",
     ),
     "streaming": ({"streaming": True}, "must either stream or forecast"),
     "no steps": ({"forecast": 0}, "`forecast` must be a positive integer; received 0"),

@@ -210,9 +210,9 @@ WRONG = {
     "m.weights.h5": "it holds weights without a model",
     "m.tflite": "received a TFLite file",
     "empty.keras": "received an empty file",
-    "text.keras": "it is broken, or no file of Keras",
+    "text.keras": "it is damaged, or not a Keras file",
     "cut.h5": "Keras cannot load",
-    "cut.keras": "it is broken, or no file of Keras",
+    "cut.keras": "it is damaged, or not a Keras file",
     "x.npz": "the archive has no `config.json`",
     "old.h5": "it is a file of Keras 1.2.2",
 }

@@ -198,8 +198,10 @@ def test_a_trained_model_keeps_its_answers_in_few_bits(
 
 def test_random_data_to_compare_on_is_padded(trained, tmp_path):
     model = trained[0]
-    served = rk.export.served.Answers(model, None, "model", False, LONGEST)
-    calls = [call["source"] for call in served.random_calls()]
+    signatures = rk.export.signatures.GenerateSignatures(
+        model, None, "model", False, LONGEST
+    )
+    calls = [call["source"] for call in signatures.random_calls()]
     assert len({x.shape for x in calls}) == 3
     for x in calls:
         assert x.dtype == "int32"
@@ -230,7 +232,7 @@ REFUSED = {
     ),
     "streaming": (
         {"streaming": True},
-        "`seq2_seq.*` can neither stream nor forecast, as it answers whole sources; "
+        "`seq2_seq.*` can neither stream nor forecast, as it answers complete sources; "
         "received `streaming=True`",
     ),
     "forecast": ({"forecast": 3}, "neither stream nor forecast.* `forecast=3`"),
@@ -259,7 +261,7 @@ def test_a_model_that_computes_in_float16_is_written_in_float32(tmp_path):
 
 def test_other_models_have_no_length_of_an_answer(tmp_path):
     model = keras.Sequential([keras.Input((3, 2)), rk.GRU(2)], name="mine")
-    message = "`max_length` is of a `Seq2Seq`, which `mine` is not; received 5"
+    message = "`max_length` requires a `Seq2Seq`, which `mine` is not; received 5"
     for export in rk.export_tflite, rk.export_saved_model:
         assert_raises(message, export, model, tmp_path / "m", max_length=5)
     assert not list(tmp_path.iterdir())

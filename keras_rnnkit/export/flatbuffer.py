@@ -1,4 +1,4 @@
-"""What stands in a TFLite file."""
+"""Reads the contents of TFLite files."""
 
 import dataclasses
 import json
@@ -11,28 +11,28 @@ from ai_edge_litert import schema_py_generated as schema
 from keras_rnnkit.export.fused import OPERATION
 
 
-def names_of(enumeration) -> dict[int, str]:
-    """The names of an enumeration of the file format."""
+def enum_names(enumeration) -> dict[int, str]:
+    """Returns the names of an enumeration of the file format, by value."""
     return {v: k for k, v in vars(enumeration).items() if not k.startswith("_")}
 
 
-OPERATORS = names_of(schema.BuiltinOperator)
-TYPES = names_of(schema.TensorType)
+OPERATORS = enum_names(schema.BuiltinOperator)
+TYPES = enum_names(schema.TensorType)
 IDENTIFIER = b"TFL3"
 
 
 @dataclasses.dataclass(frozen=True)
 class Content:
-    """What stands in a TFLite file; prints as a table.
+    """The contents of a TFLite file, from `inspect_tflite`; prints as a table.
 
     Attributes:
-        size: bytes of the file.
-        weights: bytes of its constants.
-        tensors: how many there are.
-        ops: list of dicts, how often each operation stands in the main graph and then
-            in each of the graphs that it calls, such as the bodies of loops.
-        signatures: dict of `{"inputs": ..., "outputs": ...}`, each a dict of shape and
-            type by name. An axis of any size is -1.
+        size: int, size of the file in bytes.
+        weights: int, size of its constants in bytes.
+        tensors: int, number of tensors.
+        ops: list of dicts, the number of operations by name in each graph: the main
+            graph first, then those that it calls, such as the bodies of loops.
+        signatures: dict of `{"inputs": ..., "outputs": ...}` by signature name, each a
+            dict of shape and dtype by tensor name. An axis of any size is -1.
     """
 
     size: int
@@ -43,11 +43,11 @@ class Content:
 
     @property
     def counted(self) -> dict[str, int]:
-        """How often each operation stands in the file; most first."""
+        """The number of operations of the whole file by name, most frequent first."""
         return dict(sum(map(Counter, self.ops), Counter()).most_common())
 
     def to_json(self) -> str:
-        """Returns the attributes as a JSON object."""
+        """Returns the attributes as a JSON object, a str."""
         return json.dumps(dataclasses.asdict(self), indent=2)
 
     def __str__(self):
@@ -57,7 +57,7 @@ class Content:
             ("constants", f"{self.weights / 1024:.1f} KiB"),
             ("tensors", f"{self.tensors:,}"),
             ("fused LSTMs", f"{fused}"),
-            *describe(self.signatures),
+            *signature_rows(self.signatures),
         ]
         for number, ops in enumerate(self.ops):
             counted = ", ".join(f"{name} {count}" for name, count in ops.items())
@@ -65,8 +65,8 @@ class Content:
         return "\n".join(f"{name:<12}{value}" for name, value in rows)
 
 
-def describe(signatures) -> list[tuple[str, str]]:
-    """The lines of a table on signatures: first column, and the rest."""
+def signature_rows(signatures) -> list[tuple[str, str]]:
+    """Returns rows of a table of signatures: first column and text."""
     rows = []
     for name, signature in signatures.items():
         rows.append(("signature", name))
@@ -76,17 +76,31 @@ def describe(signatures) -> list[tuple[str, str]]:
 
 
 def inspect_tflite(source) -> Content:
-    """Reads what stands in a TFLite file.
+    """Reads the operations, signatures and sizes of a TFLite file.
 
     Args:
-        source: the file's path, or its content as bytes.
+        source: str or path-like, the file; or bytes, its content.
+
+    Returns:
+        `Content`, which prints as a table.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no TFLite file.
+        ValueError: it is not a TFLite file.
+
+    Example:
+
+    ```python
+    import keras
+    import keras_rnnkit as rk
+
+    model = keras.Sequential([keras.Input((8, 3)), rk.GRU(4)])
+    rk.export_tflite(model, "model.tflite")
+    print(rk.inspect_tflite("model.tflite").counted)
+    ```
     """
-    content = source if isinstance(source, bytes) else Path(source).read_bytes()
-    model = parse(content)
+    flatbuffer = source if isinstance(source, bytes) else Path(source).read_bytes()
+    model = parse(flatbuffer)
     codes = [
         (code.customCode or b"CUSTOM").decode()
         if code.builtinCode == schema.BuiltinOperator.CUSTOM
@@ -98,7 +112,7 @@ def inspect_tflite(source) -> Content:
         for graph in model.subgraphs
     ]
     return Content(
-        size=len(content),
+        size=len(flatbuffer),
         weights=sum(
             len(buffer.data) for buffer in model.buffers if buffer.data is not None
         ),
@@ -107,7 +121,7 @@ def inspect_tflite(source) -> Content:
         signatures={
             signature.signatureKey.decode(): {
                 side: {
-                    each.name.decode(): _describe(
+                    each.name.decode(): _describe_tensor(
                         model.subgraphs[signature.subgraphIndex].tensors[
                             each.tensorIndex
                         ]
@@ -121,23 +135,23 @@ def inspect_tflite(source) -> Content:
     )
 
 
-def parse(content: bytes):
-    """The file as objects of its schema."""
-    if content[4:8] != IDENTIFIER:
+def parse(flatbuffer: bytes):
+    """Returns the file as objects of the TFLite schema, or raises `ValueError`."""
+    if flatbuffer[4:8] != IDENTIFIER:
         raise ValueError(
             "the file must be a TFLite file; received one that begins with "
-            f"{content[:8]!r}"
+            f"{flatbuffer[:8]!r}"
         )
     try:
-        return schema.ModelT.InitFromPackedBuf(content, 0)
+        return schema.ModelT.InitFromPackedBuf(flatbuffer, 0)
     except (struct.error, TypeError, IndexError, ValueError) as error:
         raise ValueError(
-            f"the file must be a TFLite file; received a broken one: {error}"
+            f"the file must be a TFLite file; received a damaged one: {error}"
         ) from error
 
 
-def _describe(tensor) -> str:
-    """Shape, type and scale of a tensor."""
+def _describe_tensor(tensor) -> str:
+    """Returns the shape, dtype and scale of a tensor as text."""
     shape = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
     shape = tuple(int(size) for size in (() if shape is None else shape))
     text = f"{shape} {TYPES[tensor.type].lower()}"

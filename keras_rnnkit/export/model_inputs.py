@@ -1,4 +1,4 @@
-"""A model of any kind as one with inputs of known names, shapes and types."""
+"""Turns any model into one with inputs of known names, shapes and dtypes."""
 
 import inspect
 
@@ -11,15 +11,15 @@ from keras_rnnkit.export.names import input_names
 LEGACY = "tf_keras", "keras.src.legacy", "tensorflow.python.keras"
 
 
-def with_inputs(model, others=()) -> keras.Model:
-    """Returns the model, or a functional one around it.
+def as_functional(model, dtypes=()) -> keras.Model:
+    """Returns the model, or a functional model that wraps it.
 
     Args:
-        model: a model; around a subclassed one there has to be another.
-        others: types of inputs, in place of which float32 is to be taken.
+        model: a model; a subclassed one is wrapped.
+        dtypes: dtypes of inputs to replace by float32.
 
     Raises:
-        ValueError: it is no model of Keras 3, or has not been built.
+        ValueError: it is not a model of Keras 3, or has not been built.
     """
     check_kind(model)
     if not model.built:
@@ -28,20 +28,20 @@ def with_inputs(model, others=()) -> keras.Model:
             "add a `keras.Input` or call the model once"
         )
     if isinstance(model, (keras.Sequential, Functional)):
-        if not any(x.dtype in others for x in model.inputs):
+        if not any(x.dtype in dtypes for x in model.inputs):
             return model
-        inputs, by_name = with_float32(model, others), False
+        inputs, by_name = float32_inputs(model, dtypes), False
     else:
-        inputs, by_name = inputs_of(model), True
-    return keras.Model(inputs, Called(model, by_name)(inputs), name=model.name)
+        inputs, by_name = new_inputs(model), True
+    return keras.Model(inputs, WrappedModel(model, by_name)(inputs), name=model.name)
 
 
-def with_float32(model, others):
-    """New inputs like those of a model, of float32 in place of other types."""
+def float32_inputs(model, dtypes):
+    """Returns new inputs like those of a model, with `dtypes` replaced by float32."""
     names = iter(input_names(model))
 
     def like(x):
-        dtype = "float32" if x.dtype in others else x.dtype
+        dtype = "float32" if x.dtype in dtypes else x.dtype
         return keras.Input(batch_shape=x.shape, dtype=dtype, name=next(names))
 
     flat = [like(x) for x in model.inputs]
@@ -66,12 +66,12 @@ def check_kind(model):
     )
 
 
-class Called(keras.layers.Layer):
-    """A model as a layer of a functional one.
+class WrappedModel(keras.layers.Layer):
+    """Wraps a model as a layer of a functional model.
 
     Args:
         model: a model.
-        by_name: bool, whether it takes its arguments by name, or all in one.
+        by_name: bool, whether to pass the inputs as keyword arguments.
     """
 
     def __init__(self, model, by_name):
@@ -84,8 +84,8 @@ class Called(keras.layers.Layer):
         return self.model(**inputs) if self.by_name else self.model(inputs)
 
 
-def inputs_of(model) -> dict:
-    """New inputs, in the structure that a subclassed model was called with."""
+def new_inputs(model) -> dict:
+    """Returns new inputs, in the structure with which a subclassed model was called."""
     config = model.get_build_config() or {}
     shapes = config.get("shapes_dict")
     if shapes is None and config.get("input_shape") is not None:
@@ -97,7 +97,7 @@ def inputs_of(model) -> dict:
             "subclassed model that was not called: call it once"
         )
     shapes = {name.removesuffix("_shape"): shape for name, shape in shapes.items()}
-    dtypes = iter(dtypes_of(model, shapes))
+    dtypes = iter(infer_dtypes(model, shapes))
     return {
         name: map_shapes(
             lambda shape, path: keras.Input(
@@ -111,7 +111,7 @@ def inputs_of(model) -> dict:
 
 
 def map_shapes(function, shapes, path):
-    """Applies a function of shape and path to each shape of a nest of them."""
+    """Applies a function of shape and path to each shape of a nested structure."""
     if isinstance(shapes, dict):
         return {k: map_shapes(function, v, (*path, k)) for k, v in shapes.items()}
     if all(size is None or isinstance(size, int) for size in shapes):
@@ -119,10 +119,10 @@ def map_shapes(function, shapes, path):
     return [map_shapes(function, v, (*path, i)) for i, v in enumerate(shapes)]
 
 
-def dtypes_of(model, shapes) -> list[str]:
-    """The types of the inputs, which Keras does not keep: of integers if all that the
-    model does with an input is to make integers of it, as an `Embedding` does."""
-    found = []
+def infer_dtypes(model, shapes) -> list[str]:
+    """Infers the dtypes of the inputs, which Keras does not keep: int32 if a model only
+    casts an input to integers, as an `Embedding` does."""
+    dtypes = []
 
     def run(*inputs):
         left = iter(inputs)
@@ -137,5 +137,5 @@ def dtypes_of(model, shapes) -> list[str]:
     for tensor in graph.inputs[: len(specs)]:
         casts = [op for op in tensor.consumers() if op.type == "Cast"]
         integer = casts and all(op.get_attr("DstT").is_integer for op in casts)
-        found.append("int32" if integer else keras.config.floatx())
-    return found
+        dtypes.append("int32" if integer else keras.config.floatx())
+    return dtypes

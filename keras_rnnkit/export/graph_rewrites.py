@@ -1,4 +1,4 @@
-"""Graphs that TFLite's quantizer can give scales to."""
+"""Rewrites SavedModels so that TFLite's quantizer can assign scales."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ from tensorflow import float32
 from tensorflow.core.framework import node_def_pb2
 from tensorflow.core.protobuf import saved_model_pb2
 
-# What the quantizer says where it finds no scale for a value with two readers
-CONFLICT = "violate the same scale constraint"
-# Operations whose inputs and output have one scale, and the places of these inputs
+# The quantizer's message if a value with two consumers has no valid scale
+SCALE_CONFLICT = "violate the same scale constraint"
+# Operations whose inputs and output share one scale, and which inputs these are
 JOINS = {
     "ConcatV2": slice(None, -1),
     "Pack": slice(None),
@@ -17,19 +17,19 @@ JOINS = {
     "Select": slice(1, None),
     "SelectV2": slice(1, None),
 }
-ALMOST_ONE = 1 + 2.0**-22  # by which to multiply is no operation that gets left out
+ALMOST_ONE = 1 + 2.0**-22  # the converter would remove a multiplication by 1
 
 
 def rescale_joins(folder):
-    """Has every operation that joins values take them in a scale of its own.
+    """Decouples the scales of the inputs of operations that join values.
 
-    The quantizer gives one scale to all that is joined, and to all that these values
-    are joined with elsewhere. It breaks down where one of them has a scale that is
-    fixed, as that of a `tanh` is. A product with a number next to 1 has its own scale,
-    and stands between the two.
+    The quantizer gives all inputs of such an operation one scale, and every other
+    operation that joins them the same one. It fails if one of these scales is fixed, as
+    that of `tanh` is. A multiplication by almost 1 before each input has a scale of its
+    own.
 
     Args:
-        folder: of a SavedModel; changed in place.
+        folder: str, of a SavedModel; changed in place.
     """
     path = Path(folder) / "saved_model.pb"
     saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
@@ -42,7 +42,7 @@ def rescale_joins(folder):
 
 
 def _rescaled(node):
-    """Yields nodes that multiply the inputs of another one, which then reads them."""
+    """Yields nodes that multiply the inputs of a node, which then reads them."""
     number = node_def_pb2.NodeDef(name=f"{node.name}/almost_one", op="Const")
     number.attr["dtype"].type = float32.as_datatype_enum
     number.attr["value"].tensor.dtype = float32.as_datatype_enum

@@ -1,4 +1,4 @@
-"""Which forms the loop of a layer can have in an exported file."""
+"""The forms that the loop of a layer can take in an exported file."""
 
 import math
 
@@ -7,59 +7,60 @@ import tensorflow as tf
 from keras import tree
 
 from keras_rnnkit.cells import LSTMCell
-from keras_rnnkit.export.blocks import TURN
+from keras_rnnkit.export.block_loop import STEPS_PER_ITERATION
 from keras_rnnkit.export.fused import fused_lstm
 from keras_rnnkit.recurrence import is_known_zero
 
 CALIBRATED = "int8", "int16x8"
-# Bytes of weights that a core keeps near: TFLite copies them for each step written out.
-CACHE = 2**20
+# Bytes of weights that fit into a core's cache: TFLite copies them for each unrolled
+# step.
+CACHE_BYTES = 2**20
 
 
-def order(quantized, cell, steps) -> dict[str, str]:
-    """The forms, the best first, and why each is taken."""
+def preferred_forms(quantized, cell, steps) -> dict[str, str]:
+    """Returns the forms, best first, with the reason for each."""
     if quantized in CALIBRATED:
         return {"fused": "the smallest", "unrolled": "a loop cannot be calibrated"}
-    if quantized and (steps is None or steps > TURN):
+    if quantized and (steps is None or steps > STEPS_PER_ITERATION):
         return dict.fromkeys(("loop", "unrolled", "fused"), "small, and fast here")
     fast, kernel = "the fastest here", getattr(cell, "kernel", None)
     weights = [w for w in getattr(cell, "weights", ()) if w is not kernel]
     size = sum(4 * math.prod(w.shape) for w in weights)
-    if steps is not None and steps * size <= CACHE:
+    if steps is not None and steps * size <= CACHE_BYTES:
         return dict.fromkeys(("unrolled", "loop", "fused"), fast)
     return dict.fromkeys(("loop", "unrolled", "fused"), fast)
 
 
 def obstacles(policy, layer, sequences, states, mask) -> dict[str, str]:
-    """What stands against a form: the reason by the form's name."""
-    against = {}
+    """Returns why forms are unavailable: a dict of reasons by form."""
+    reasons_against = {}
     batch, steps = sequences.shape[:2]
     cell = layer.cell
     fused = {
         f"`{type(cell).__name__}` has no fused operation": type(cell) is not LSTMCell,
         "it is not a plain LSTM": type(cell) is LSTMCell and not cell.is_plain,
         "it has a mask": mask is not None,
-        "its states go in and out": policy.stream is not None,
+        "its states are inputs and outputs": policy.stream is not None,
         "it returns its states": layer.return_state,
-        "it does not begin with zeros": not all(
+        "its initial states are not zeros": not all(
             map(is_known_zero, tree.flatten(states))
         ),
-        "the batch is not known": batch is None,
-        "TFLite has none for 16-bit values": policy.quantized == "int16x8",
+        "the batch size is not known": batch is None,
+        "TFLite has no 16-bit kernel for it": policy.quantized == "int16x8",
     }
     if reasons := [reason for reason, holds in fused.items() if holds]:
-        against["fused"] = ", ".join(reasons)
+        reasons_against["fused"] = ", ".join(reasons)
     if layer.unroll:
-        against["loop"] = "`unroll=True`"
+        reasons_against["loop"] = "`unroll=True`"
     if policy.quantized in CALIBRATED:
-        against["loop"] = "TFLite cannot measure ranges within a loop"
+        reasons_against["loop"] = "TFLite cannot measure ranges within a loop"
     if steps is None:
-        against["unrolled"] = "the number of steps is not known"
-    return against
+        reasons_against["unrolled"] = "the number of steps is not known"
+    return reasons_against
 
 
 def run_fused(layer, sequences, quantized, largest):
-    """The last output and all outputs of a plain LSTM, by one operation."""
+    """Runs a plain LSTM as one operation; returns the last output and all outputs."""
     cell = layer.cell
     with tf.init_scope():
         weights = cell.kernel, cell.recurrent_kernel, cell.bias

@@ -1,4 +1,4 @@
-"""Writing a file or folder that appears whole under its name, or not at all."""
+"""Writes a file or folder atomically: it appears complete, or not at all."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows: what a killed export has left stays
+except ImportError:  # Windows: the leftovers of a killed export stay
     fcntl = None
 
 PREFIX = ".export-"
@@ -18,13 +18,14 @@ NEW, OLD = "new", "old"
 
 
 @contextmanager
-def whole(path, folder: bool = False):
-    """Yields a temporary path that takes the place of `path` if all goes well.
+def atomic_write(path, folder: bool = False):
+    """Yields a temporary path that replaces `path` when the context exits.
 
-    What stood at `path` stays until then, and for good if the body raises.
+    If the context raises, `path` stays as it was.
 
     Args:
-        path: the file to write, or with `folder` the folder.
+        path: the file to write, or the folder.
+        folder: bool, whether `path` is a folder. Default: False.
 
     Raises:
         OSError: `path` cannot be written; see `check_target`.
@@ -39,12 +40,30 @@ def whole(path, folder: bool = False):
 
 
 def check_target(path, folder: bool = False) -> Path:
-    """Returns the absolute path of what is to be written.
+    """Checks that an export can write to a path, and returns the absolute path.
+
+    Args:
+        path: str or path-like, the file or folder to write.
+        folder: bool, whether a SavedModel folder is written. Default: False, a file.
+
+    Returns:
+        `Path`, absolute.
 
     Raises:
-        FileNotFoundError: the folder around it does not exist.
-        NotADirectoryError, IsADirectoryError, FileExistsError: there is something else
-            in its place, which would be lost.
+        FileNotFoundError: the parent folder does not exist.
+        NotADirectoryError: `path` is a file where a folder is written, or its parent is
+            a file.
+        IsADirectoryError: `path` is a folder where a file is written.
+        FileExistsError: `path` is a folder with other files than a SavedModel.
+
+    Example:
+
+    ```python
+    import keras_rnnkit as rk
+
+    path = rk.export.check_target("model.tflite")
+    print(path.is_absolute())  # True
+    ```
     """
     path = Path(path).absolute()
     if not path.parent.is_dir():
@@ -62,22 +81,22 @@ def check_target(path, folder: bool = False) -> Path:
             f"`path` must be a folder to write; received the file `{path}`"
         )
     if folder and path.is_dir():
-        held = sorted(each.name for each in path.iterdir())
-        if held and "saved_model.pb" not in held:
+        names = sorted(each.name for each in path.iterdir())
+        if names and "saved_model.pb" not in names:
             raise FileExistsError(
                 "`path` must be a new or empty folder, or a SavedModel, which is "
-                f"replaced; received `{path}`, which holds {held[:3]}"
+                f"replaced; received `{path}`, which holds {names[:3]}"
             )
     return path
 
 
 @contextmanager
 def _workspace(parent):
-    """A temporary folder beside what is written, locked as long as it is in use.
+    """Creates a temporary folder beside the target, locked while it is in use.
 
-    The lock of a process goes when it ends, however it ends: a folder without one is
-    what a killed export has left. While folders are made and removed the one around
-    them is locked too.
+    The system releases a lock when its process ends, so an unlocked folder is the
+    leftover of a killed export. The parent is locked while folders are created and
+    removed.
     """
     outer = _lock(parent, wait=True)
     try:
@@ -95,12 +114,12 @@ def _workspace(parent):
 
 
 def _clean(parent):
-    """Removes what killed exports have left, and puts back what they had moved."""
+    """Removes the leftovers of killed exports and restores what they had moved."""
     for work in parent.iterdir():
         lock = _lock(work) if NAME.fullmatch(work.name) else None
         if lock is None:
             continue
-        # One that is just done may have removed its folder in between.
+        # An export that has just finished may have removed its folder.
         with suppress(FileNotFoundError, NotADirectoryError):
             if {each.name for each in work.iterdir()} <= {NEW, OLD}:
                 for old in (work / OLD).glob("*"):
@@ -111,7 +130,7 @@ def _clean(parent):
 
 
 def _lock(folder, wait=False):
-    """Locks a folder; returns its open descriptor, or None if that cannot be."""
+    """Locks a folder; returns its open descriptor, or None if it cannot be locked."""
     if fcntl is None:
         return None
     try:
@@ -120,7 +139,7 @@ def _lock(folder, wait=False):
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:  # another process has it, or the file system knows no locks
+    except OSError:  # locked by another process, or no locks on this file system
         os.close(descriptor)
         return None
     return descriptor
@@ -132,7 +151,27 @@ def _unlock(descriptor):
 
 
 def size_of(path) -> int:
-    """Returns the bytes of a file, or of all files in a folder."""
+    """Returns the size of a file, or of all files in a folder.
+
+    Args:
+        path: str or path-like, of a file or folder.
+
+    Returns:
+        int, in bytes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+
+    Example:
+
+    ```python
+    from pathlib import Path
+    import keras_rnnkit as rk
+
+    Path("three.bin").write_bytes(b"abc")
+    print(rk.export.size_of("three.bin"))  # 3
+    ```
+    """
     path = Path(path)
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
