@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 
-from keras_rnnkit.seq2seq.scores import edit_distance, error_rates
+from keras_rnnkit.seq2seq.metrics import edit_distance, error_rates
 
 
 @functools.cache
