@@ -111,7 +111,7 @@ class Attention(keras.layers.Layer):
         return self.project_by(memory, self.constants())
 
     def valid(self, memory, mask=None, lengths=None):
-        """Returns the mask of the memory, bool `(batch, source)`, or None for all steps.
+        """Returns the mask of the memory, bool `(batch, source)`, None for all steps.
 
         Args:
             memory, mask, lengths: see the call arguments.

@@ -1,4 +1,4 @@
-"""The loop of every search: sequences in slots, which a step goes on with."""
+"""The loop that greedy search, sampling and beam search share."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,18 +17,18 @@ IDS = "start_id", "end_id", "pad_id"
 
 
 class Found(NamedTuple):
-    """What a search found: `n` sequences for each row of the batch, the best first.
+    """The result of a search: `n` sequences for each row of the batch, best first.
 
-    Where no sequence of a probability above 0 is left, as logits are NaN or as there
-    are fewer than `n`, the score is -inf, the length 0, and every token `pad_id`.
+    If fewer than `n` sequences have a probability above 0, for example because logits
+    are NaN, each missing one has score -inf, length 0, and `pad_id` for every token.
 
     Attributes:
-        tokens: int32 `(batch, n, max_length)`; the end symbol is one of them, and
-            `pad_id` stands behind it.
-        lengths: int32 `(batch, n)`, numbers of tokens, with the end symbol.
+        tokens: int32 `(batch, n, max_length)`, including the end symbol; `pad_id` fills
+            the steps after it.
+        lengths: int32 `(batch, n)`, the number of tokens, including the end symbol.
         scores: float32 `(batch, n)`.
-        records: `(batch, n, max_length, width)`, of the step that said each token, and
-            zero behind the end; None if the step returns none.
+        records: `(batch, n, max_length, width)`, the record of the step that produced
+            each token, and zero after the end; None if the step returns no record.
     """
 
     tokens: tf.Tensor
@@ -37,10 +37,10 @@ class Found(NamedTuple):
     records: tf.Tensor | None
 
 
-class Slots(NamedTuple):
-    """Room for a sequence in each of the rows that the loop carries.
+class Hypotheses(NamedTuple):
+    """The hypotheses of a search, sequences that are not yet complete, one per row.
 
-    A sequence is live, or it has ended, or it is impossible, with a total of -inf.
+    A hypothesis is live, has ended, or is impossible, with a total of -inf.
     """
 
     tokens: tf.Tensor  # int32 (rows, max_length)
@@ -52,7 +52,10 @@ class Slots(NamedTuple):
 
 @dataclasses.dataclass
 class Search:
-    """The loop of every search, over `beam_width` slots for each row of the batch."""
+    """Runs a step on `beam_width` hypotheses for each row of the batch.
+
+    Args: see `search.greedy`, and `search.beam` for `beam_width`.
+    """
 
     step: Callable
     batch_size: int | tf.Tensor
@@ -73,70 +76,75 @@ class Search:
             check(name, getattr(self, name))
             setattr(self, name, int(getattr(self, name)))
 
-    def run(self, state, choose) -> Slots:
-        """Runs the step until no slot is live.
+    def run(self, state, choose) -> Hypotheses:
+        """Runs the step until no hypothesis is live.
 
-        The first turn is written out: it tells what the loop has to carry.
+        The first step runs before the loop and gives the shapes of the loop variables.
 
         Args:
-            state: nest of tensors of as many rows as there are slots.
-            choose: callable `(t, gains, slots) -> (parents, tokens, totals)`, from
-                log-probabilities `(rows, vocabulary)`: the token of each slot, the sum
-                with it, and the slot that it follows on, or None for each its own.
+            state: nest of tensors, one row per hypothesis.
+            choose: callable `(t, log_probs, hypotheses) -> (parents, tokens, totals)`,
+                with log-probabilities `(rows, vocabulary)`. It returns, for each new
+                hypothesis, the row that it extends, its next token and its new total;
+                `parents` is None if each row extends itself.
         """
         rows = self.batch_size * self.beam_width
         live = tf.tile(tf.range(self.beam_width) == 0, [self.batch_size])
-        slots = Slots(
+        hypotheses = Hypotheses(
             tokens=tf.fill([rows, self.max_length], self.pad_id),
             lengths=tf.zeros([rows], tf.int32),
             totals=tf.where(live, 0.0, IMPOSSIBLE),
             live=live,
             records=[],
         )
-        turn = partial(self._turn, choose)
-        first = turn(tf.constant(0), tf.fill([rows], self.start_id), state, slots)
+        advance = partial(self._advance, choose)
+        start = tf.fill([rows], self.start_id)
+        first = advance(tf.constant(0), start, state, hypotheses)
 
-        def goes_on(t, tokens, state, slots):
-            return (t < self.max_length) & tf.reduce_any(slots.live)
+        def is_running(t, tokens, state, hypotheses):
+            return (t < self.max_length) & tf.reduce_any(hypotheses.live)
 
-        def turn_again(*carried):
-            return nest.map_structure(_shaped, turn(*carried), carried)
+        def body(*carried):
+            return nest.map_structure(_with_shape_of, advance(*carried), carried)
 
-        return tf.while_loop(goes_on, turn_again, first)[-1]
+        return tf.while_loop(is_running, body, first)[-1]
 
-    def _turn(self, choose, t, tokens, state, slots):
-        gains, state, record = self._advance(tokens, state)
-        here = tf.range(self.max_length) == t
-        slots = slots._replace(
-            lengths=slots.lengths + tf.cast(slots.live, tf.int32),
-            records=_with_record(slots, here, record),
+    def _advance(self, choose, t, tokens, state, hypotheses):
+        log_probs, state, record = self._call_step(tokens, state)
+        is_now = tf.range(self.max_length) == t
+        hypotheses = hypotheses._replace(
+            lengths=hypotheses.lengths + tf.cast(hypotheses.live, tf.int32),
+            records=_with_record(hypotheses, is_now, record),
         )
-        parents, tokens, totals = choose(t, gains, slots)
+        parents, tokens, totals = choose(t, log_probs, hypotheses)
         if parents is not None:
             follow = partial(tf.gather, indices=parents)
-            state, slots = nest.map_structure(follow, (state, slots))
-        tokens = tf.where(slots.live, tokens, self.pad_id)
-        slots = slots._replace(
-            tokens=tf.where(here, tokens[:, None], slots.tokens),
+            state, hypotheses = nest.map_structure(follow, (state, hypotheses))
+        tokens = tf.where(hypotheses.live, tokens, self.pad_id)
+        hypotheses = hypotheses._replace(
+            tokens=tf.where(is_now, tokens[:, None], hypotheses.tokens),
             totals=totals,
-            live=slots.live & (tokens != self.end_id) & (totals > IMPOSSIBLE),
+            live=hypotheses.live & (tokens != self.end_id) & (totals > IMPOSSIBLE),
         )
-        return t + 1, tokens, state, slots
+        return t + 1, tokens, state, hypotheses
 
-    def _advance(self, tokens, state):
-        """Runs the step: log-probabilities, the state after it, the record or None."""
-        said = self.step(tokens, state)
-        if not isinstance(said, (tuple, list)) or len(said) not in (2, 3):
+    def _call_step(self, tokens, state):
+        """Calls the step: log-probabilities, the next state, the record or None."""
+        outputs = self.step(tokens, state)
+        if not isinstance(outputs, (tuple, list)) or len(outputs) not in (2, 3):
             raise ValueError(
                 "`step` must return (logits, state) or (logits, state, record); "
-                f"received {said}"
+                f"received {outputs}"
             )
-        logits, state = nest.map_structure(tf.convert_to_tensor, tuple(said[:2]))
+        logits, state = nest.map_structure(tf.convert_to_tensor, tuple(outputs[:2]))
         self._check_vocabulary(logits.shape)
-        gains = tf.nn.log_softmax(tf.cast(logits, tf.float32))
-        gains = tf.where(gains > IMPOSSIBLE, gains, IMPOSSIBLE)  # nor is NaN possible
-        record = said[2] if len(said) == 3 else None
-        return gains, state, None if record is None else tf.convert_to_tensor(record)
+        log_probs = tf.nn.log_softmax(tf.cast(logits, tf.float32))
+        # NaN becomes -inf, too.
+        log_probs = tf.where(log_probs > IMPOSSIBLE, log_probs, IMPOSSIBLE)
+        record = outputs[2] if len(outputs) == 3 else None
+        if record is not None:
+            record = tf.convert_to_tensor(record)
+        return log_probs, state, record
 
     def _check_vocabulary(self, shape):
         if shape.rank != 2:
@@ -151,35 +159,35 @@ class Search:
                     f"received {getattr(self, name)}"
                 )
 
-    def found(self, slots, scores, n_best=1) -> Found:
-        """The first `n_best` slots of each row of the batch."""
+    def found(self, hypotheses, scores, n_best=1) -> Found:
+        """The first `n_best` hypotheses of each row of the batch."""
         possible = scores > IMPOSSIBLE
 
-        def by_row(x, blank):
-            there = tf.reshape(possible, [-1] + [1] * (x.shape.rank - 1))
-            x = tf.where(there, x, tf.cast(blank, x.dtype))
+        def by_row(x, default):
+            is_possible = tf.reshape(possible, [-1] + [1] * (x.shape.rank - 1))
+            x = tf.where(is_possible, x, tf.cast(default, x.dtype))
             shape = tf.concat([[self.batch_size, self.beam_width], tf.shape(x)[1:]], 0)
             return tf.reshape(x, shape)[:, :n_best]
 
         return Found(
-            by_row(slots.tokens, self.pad_id),
-            by_row(slots.lengths, 0),
+            by_row(hypotheses.tokens, self.pad_id),
+            by_row(hypotheses.lengths, 0),
             by_row(scores, IMPOSSIBLE),
-            by_row(slots.records[0], 0) if slots.records else None,
+            by_row(hypotheses.records[0], 0) if hypotheses.records else None,
         )
 
 
-def _with_record(slots, here, record):
-    """The records of slots, with that of this step where they are live."""
+def _with_record(hypotheses, is_now, record):
+    """The records of the hypotheses, with the new one where they are live."""
     if record is None:
         return []
-    none = tf.zeros_like(record)
-    past = slots.records or [none[:, None]]
-    record = tf.where(slots.live[:, None], record, none)
-    return [tf.where(here[:, None], record[:, None], past[0])]
+    zeros = tf.zeros_like(record)
+    past = hypotheses.records or [zeros[:, None]]
+    record = tf.where(hypotheses.live[:, None], record, zeros)
+    return [tf.where(is_now[:, None], record[:, None], past[0])]
 
 
-def _shaped(new, old):
-    """What a turn of the loop made, of the shape that went into it."""
+def _with_shape_of(new, old):
+    """The new value of a loop variable, with the static shape of the old one."""
     new.set_shape(old.shape)
     return new
