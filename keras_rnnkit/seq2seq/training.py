@@ -221,7 +221,7 @@ class Training:
             return super().fit(x, y, *args, **kwargs)
 
     def train_on_batch(self, *args, **kwargs):
-        """Trains on one batch, as `keras.Model.train_on_batch` does; raises as `fit`."""
+        """Trains on one batch, as `keras.Model.train_on_batch`; raises as `fit`."""
         with self._missing_end_as_value_error():
             return super().train_on_batch(*args, **kwargs)
 
