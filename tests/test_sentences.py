@@ -100,7 +100,7 @@ WRONG = {
     "blank": ("\n\n", "must contain a pair"),
     "one column": (
         "Go.\tGeh.\n\nRun.\n",
-        "line 3 of `.*pairs.tsv` must be two sentences separated by a tab.*received 'Run.'",
+        "line 3 of `.*pairs.tsv` must be two sentences separated.*received 'Run.'",
     ),
     "commas": ("Go.,Geh.\n", "line 1 of .*received 'Go.,Geh.'"),
     "no target": ("Go.\t\t#1\n", "line 1 of"),
