@@ -66,8 +66,8 @@ class Generation:
                 likely tokens whose probabilities sum to `top_p`.
             n_best: positive int up to `beam_width`, default 1, for "beam": the number
                 of answers to return per source.
-            return_scores: bool, default False: also return the scores, by which the
-                search ranks answers; log-probabilities without penalties.
+            return_scores: bool, default False: also return the log-probabilities of
+                the answers, for "beam" with its penalties.
             return_attention: bool, default False: also return the attention weights.
             seed: int, for "sample"; None (default) draws one from the model's own
                 generator.
