@@ -1,4 +1,4 @@
-"""Small loaders of real data, and the series that reservoirs are measured on."""
+"""Loaders of small real data sets, and benchmark series for reservoirs."""
 
 from keras_rnnkit.datasets.cmudict import PHONES, Pronunciations, cmudict
 from keras_rnnkit.datasets.japanese_vowels import Sequences, japanese_vowels

@@ -1,4 +1,4 @@
-"""Japanese vowels: which of nine men is speaking."""
+"""Japanese vowels: which of nine speakers says a vowel."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,13 @@ STEPS = 29
 
 
 class Sequences(NamedTuple):
-    """Padded sequences, their lengths and their labels."""
+    """Padded sequences, their lengths and their labels.
+
+    Attributes:
+        x: float32 `(sequences, steps, features)`.
+        lengths: int32 `(sequences,)`.
+        y: int32 `(sequences,)`.
+    """
 
     x: np.ndarray
     lengths: np.ndarray
@@ -24,19 +30,29 @@ class Sequences(NamedTuple):
 def japanese_vowels(split: str) -> Sequences:
     """Loads a split of the Japanese vowels of Kudo et al. (1999).
 
-    Real speech: nine men say /ae/, each utterance a sequence of 7 to 29 frames of 12
-    linear-prediction cepstrum coefficients. Comes with the package `sktime`.
+    Nine male speakers say /ae/. Each utterance is a sequence of 7 to 29 frames of 12
+    linear-prediction cepstrum coefficients. The package `sktime` ships the data.
 
     Args:
         split: "train" (270 utterances, 30 a speaker) or "test" (370).
 
     Returns:
-        `x` float32 `(utterances, 29, 12)`, zero behind the end of an utterance;
-        `lengths` int32 `(utterances,)`; `y` int32 `(utterances,)`, 0 to 8.
+        `Sequences`: `x`, float32 `(utterances, 29, 12)`, zero after the end of an
+        utterance, `lengths`, int32 `(utterances,)`, and `y`, int32 `(utterances,)`, the
+        speaker, 0 to 8.
 
     Raises:
         ImportError: `sktime` is not installed.
         ValueError: another `split`.
+
+    Example:
+
+    ```python
+    import keras_rnnkit as rk
+
+    x, lengths, y = rk.datasets.japanese_vowels("train")
+    print(x.shape, lengths.shape, y.shape)  # (270, 29, 12) (270,) (270,)
+    ```
     """
     if split not in ("train", "test"):
         raise ValueError(f"`split` must be 'train' or 'test'; received {split!r}")

@@ -1,16 +1,21 @@
-"""Pairs of sentences in two languages, of a file or of `tensorflow_datasets`."""
+"""Pairs of sentences in two languages, from a file or `tensorflow_datasets`."""
 
 import os
 from pathlib import Path
 from typing import NamedTuple
 
 from keras_rnnkit.arguments import check_choice
-from keras_rnnkit.datasets.splits import SPLITS, members
+from keras_rnnkit.datasets.splits import SPLITS, split_indices
 from keras_rnnkit.summary import summary_of
 
 
 class Pairs(NamedTuple):
-    """Sentences, and for each its translation."""
+    """Sentences and their translations.
+
+    Attributes:
+        sources: list of str.
+        targets: list of str, the translation of each source.
+    """
 
     sources: list[str]
     targets: list[str]
@@ -27,33 +32,45 @@ def sentence_pairs(
 ) -> Pairs:
     """Loads a split of sentences and their translations.
 
-    A file is UTF-8 text with a pair a line and a tab between the two; further columns
-    are left out, as are blank lines. Such files for many languages, with English first:
-    https://www.manythings.org/anki. The hash of a source sentence says its split, 80 to
-    10 to 10, so all translations of a sentence are in one. So it is with a data set
-    that has no split but "train". Others have splits of their own.
+    A file is UTF-8 text with one pair per line, separated by a tab; further columns and
+    blank lines are ignored. https://www.manythings.org/anki has such files for many
+    languages, with English first. The hash of a source sentence determines its split,
+    in proportions of 80, 10 and 10 percent, so all translations of a sentence are in
+    the same split. A data set whose only split is "train" is split in the same way;
+    others keep their own splits.
 
     Args:
         source: the path of a file, or the name of a data set of `tensorflow_datasets`,
-            such as "ted_hrlr_translate/pt_to_en", which downloads it when it is asked
-            for the first time.
-        split: "train", "validation" or "test"; of a data set with several, any that it
-            has.
-        languages: for a data set, the features that are source and target, such as
-            ("de", "en"); default those it names itself.
+            such as "ted_hrlr_translate/pt_to_en", which is downloaded on first use.
+        split: "train" (default), "validation" or "test"; for a data set with several
+            splits, any of these.
+        languages: for a data set, the names of its source and target features, such as
+            ("de", "en"); default the data set's `supervised_keys`.
 
     Returns:
-        `sources` and `targets`; those split by hash in the order of the hash, others in
-        that of the data set, pairs with a blank side left out.
+        `Pairs`: `sources` and `targets`, without pairs that have a blank side. Splits
+        by hash are in the order of the hashes, others in that of the data set.
 
     Raises:
-        FileNotFoundError: there is no file at a `Path`.
+        FileNotFoundError: `source` is a `Path` without a file.
         ImportError: `tensorflow_datasets` is not installed.
         OSError: the data set is not on this machine and cannot be downloaded.
-        ValueError: there is neither file nor data set; a line without two sentences; no
-            pair; wrong `split` or `languages`.
+        ValueError: `source` is neither a file nor a data set, a line does not hold two
+            sentences, the split is empty, or `split` or `languages` is invalid.
 
-    Source of the default of examples: Qi et al. 2018, arXiv:1804.06323.
+    Example:
+
+    ```python
+    from pathlib import Path
+    import keras_rnnkit as rk
+
+    lines = [f"{n} apples\\t{n} pommes" for n in range(100)]
+    Path("pairs.txt").write_text("\\n".join(lines), "utf-8")
+    sources, targets = rk.datasets.sentence_pairs("pairs.txt", "test")
+    print(sources[0], targets[0])
+    ```
+
+    Source of "ted_hrlr_translate": Qi et al. 2018, arXiv:1804.06323.
     """
     if Path(source).is_file():
         if languages is not None:
@@ -62,20 +79,20 @@ def sentence_pairs(
                 f"source; received {languages!r}"
             )
         check_choice("split", split, SPLITS)
-        pairs = by_hash(read(source), split)
+        pairs = pairs_in_split(read_pairs(source), split)
     elif isinstance(source, str):
-        pairs = load(source, split, languages)
+        pairs = load_pairs(source, split, languages)
     else:
         raise FileNotFoundError(f"`source` must be a file; there is none at `{source}`")
     if not pairs:
         raise ValueError(
-            f"split {split!r} of `{source}` must hold a pair of sentences; it is empty"
+            f"split {split!r} of `{source}` must contain a pair; it is empty"
         )
     return Pairs(*map(list, zip(*pairs, strict=True)))
 
 
-def read(path) -> list[tuple[str, str]]:
-    """All pairs of a file, in its order."""
+def read_pairs(path) -> list[tuple[str, str]]:
+    """The pairs of a file, in its order."""
     pairs = []
     try:
         with open(path, encoding="utf-8-sig") as lines:
@@ -85,20 +102,20 @@ def read(path) -> list[tuple[str, str]]:
                     pairs.append(pair)
                 elif line.strip():
                     raise ValueError(
-                        f"line {number} of `{path}` must be two sentences with a tab "
-                        f"between; received {line.rstrip()!r}"
+                        f"line {number} of `{path}` must be two sentences separated by "
+                        f"a tab; received {line.rstrip()!r}"
                     )
     except UnicodeDecodeError as error:
         raise ValueError(f"`{path}` must be text in UTF-8: {error}") from error
     return pairs
 
 
-def by_hash(pairs, split):
-    """The pairs of a split."""
-    return [pairs[i] for i in members((source for source, _ in pairs), split)]
+def pairs_in_split(pairs, split):
+    """The pairs in a split, by the hash of their sources."""
+    return [pairs[i] for i in split_indices((source for source, _ in pairs), split)]
 
 
-def load(name, split, languages):
+def load_pairs(name, split, languages):
     """The pairs of a split of a data set."""
     try:
         import tensorflow_datasets as tfds
@@ -111,15 +128,15 @@ def load(name, split, languages):
         builder = tfds.builder(name)
     except ValueError as error:
         raise ValueError(
-            "`source` must be a file, or a data set of `tensorflow_datasets`; there is "
-            f"neither of the name {name!r}: {str(error).splitlines()[0]}"
+            "`source` must be a file, or a data set of `tensorflow_datasets`; neither "
+            f"is named {name!r}: {str(error).splitlines()[0]}"
         ) from error
     features = builder.info.features
     texts = [key for key in features if isinstance(features[key], tfds.features.Text)]
     keys = languages or builder.info.supervised_keys or ()
     if len(keys) != 2 or not set(keys) <= set(texts):
         raise ValueError(
-            f"`languages` must be two of the texts that {name!r} has, "
+            f"`languages` must be two of the text features of {name!r}, "
             f"{', '.join(map(repr, texts)) or 'none'}; received {languages!r}"
         )
     try:
@@ -129,8 +146,8 @@ def load(name, split, languages):
             f"data set {name!r} is not on this machine and could not be downloaded: "
             f"pass the path of a file of pairs as `source`; {error}"
         ) from error
-    alone = split in SPLITS and list(builder.info.splits) == ["train"]
-    data = tfds.as_numpy(builder.as_dataset(split="train" if alone else split))
+    must_split = split in SPLITS and list(builder.info.splits) == ["train"]
+    data = tfds.as_numpy(builder.as_dataset(split="train" if must_split else split))
     pairs = [tuple(each[key].decode() for key in keys) for each in data]
     pairs = [pair for pair in pairs if all(map(str.strip, pair))]
-    return by_hash(pairs, split) if alone else pairs
+    return pairs_in_split(pairs, split) if must_split else pairs

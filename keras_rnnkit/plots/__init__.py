@@ -1,4 +1,4 @@
-"""Pictures of a model's training and answers: matplotlib figures, and a page."""
+"""Plots of training, predictions and attention: matplotlib figures and HTML."""
 
 from keras_rnnkit.plots.attention import attention, attention_html
 from keras_rnnkit.plots.figures import (

@@ -1,4 +1,4 @@
-"""Pictures of what an attention looked at: a figure of one, a page of many."""
+"""Heat maps of attention weights: a matplotlib figure or an HTML page of many."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -7,8 +7,8 @@ import numpy as np
 
 from keras_rnnkit.plots.figures import ACCENT, INK, MUTED, new_figure
 
-ABOVE_ONE = 1e-3  # by how much rounding may lift a weight
-LETTER = 0.085  # inches of a label
+TOLERANCE = 1e-3  # of weights that rounding makes greater than one
+LETTER_WIDTH = 0.085  # of a label, in inches
 SHADE = ",".join(str(int(ACCENT[i : i + 2], 16)) for i in (1, 3, 5))
 
 PAGE = f"""<!DOCTYPE html>
@@ -45,36 +45,49 @@ weight; the greatest of a row has a frame.</p>
 
 
 def attention(source_tokens: Sequence, target_tokens: Sequence, weights, title=""):
-    """Draws which source tokens each target token attends to, as a heat map.
+    """Draws a heat map of which source tokens each target token attends to.
 
     A dot marks the greatest weight of a row.
 
     Args:
-        source_tokens: the columns; a string is its characters.
-        target_tokens: the rows.
-        weights: array `(target, source)`, or `(heads, target, source)` for a panel a
-            head, from 0 to 1. What reaches beyond the tokens is padding and left out.
-        title: str, above the map.
+        source_tokens: sequence of tokens, the columns; a string is a sequence of
+            characters.
+        target_tokens: sequence of tokens, the rows.
+        weights: array `(target, source)`, or `(heads, target, source)` for one panel
+            per head, from 0 to 1. Weights beyond the tokens belong to padding and are
+            ignored.
+        title: str, above the map; default none.
 
     Returns:
         `matplotlib.figure.Figure`.
 
     Raises:
-        ValueError: no token; `weights` of another rank, fewer than there are tokens,
-            not finite or outside 0 to 1.
+        ImportError: matplotlib is not installed.
+        ValueError: there is no token, or `weights` has another rank, is smaller than
+            the tokens, or holds a value that is not finite or not in 0 to 1.
+
+    Example:
+
+    ```python
+    import numpy as np
+    import keras_rnnkit as rk
+
+    weights = np.eye(3)[::-1]
+    rk.plots.attention("abc", "cba", weights).savefig("attention.png")
+    ```
     """
     source, target = _labels(source_tokens), _labels(target_tokens)
-    heads = _cut(weights, source, target)
+    heads = _cropped_weights(weights, source, target)
     for name, tokens in {"source_tokens": source, "target_tokens": target}.items():
         if not tokens:
             raise ValueError(f"`{name}` must hold a token; received none")
     side = max(len(source), len(target)) * len(heads) ** 0.5
     cell = np.clip(10 / side, 0.2, 0.34)
-    above = LETTER * max(map(len, source)) if _is_long(source) else 0.2
-    width = cell * len(source) + LETTER * max(map(len, target)) + 0.6
+    above = LETTER_WIDTH * max(map(len, source)) if _must_rotate(source) else 0.2
+    width = cell * len(source) + LETTER_WIDTH * max(map(len, target)) + 0.6
     height = cell * len(target) + above + 0.7
-    wide = round((len(heads) * height / width) ** 0.5)  # about a square in all
-    columns = min(max(wide, 1), len(heads))
+    columns = round((len(heads) * height / width) ** 0.5)  # makes about a square
+    columns = min(max(columns, 1), len(heads))
     rows = -(-len(heads) // columns)
     size = max(columns * width + 0.7, 3), max(rows * height + 0.3, 2)
     figure = new_figure(figsize=size)
@@ -92,27 +105,39 @@ def attention(source_tokens: Sequence, target_tokens: Sequence, weights, title="
 
 
 def attention_html(examples: Iterable[tuple], title="") -> str:
-    """Writes a page of many heat maps: one HTML file that needs nothing else.
+    """Returns a self-contained HTML page of heat maps.
 
-    A cell says its weight when pointed at; a frame marks the greatest of a row.
+    Hovering over a cell shows its weight; a frame marks the greatest weight of a row.
 
     Args:
-        examples: tuples `(source_tokens, target_tokens, weights)` as for `attention`;
-            several heads are several tables.
-        title: str, above the page.
+        examples: iterable of `(source_tokens, target_tokens, weights)`, as for
+            `attention`; each head is a table.
+        title: str, the heading of the page; default none.
 
     Returns:
-        The page, the same for the same examples.
+        str, the HTML.
 
     Raises:
-        ValueError: the `weights` of an example are of another rank, fewer than its
-            tokens, not finite or outside 0 to 1.
+        ValueError: the `weights` of an example have another rank, are smaller than its
+            tokens, or hold a value that is not finite or not in 0 to 1.
+
+    Example:
+
+    ```python
+    from pathlib import Path
+    import numpy as np
+    import keras_rnnkit as rk
+
+    examples = [("abc", "cba", np.eye(3)[::-1]), ("ab", "ba", np.eye(2)[::-1])]
+    page = rk.plots.attention_html(examples, title="Reversed words")
+    Path("attention.html").write_text(page, "utf-8")
+    ```
     """
     sections = []
     for number, (source_tokens, target_tokens, weights) in enumerate(examples):
         source, target = _labels(source_tokens), _labels(target_tokens)
-        heads = _cut(weights, source, target, f" of example {number}")
-        heading = f"{_line(source_tokens)} → {_line(target_tokens)}"
+        heads = _cropped_weights(weights, source, target, f" of example {number}")
+        heading = f"{_joined_tokens(source_tokens)} → {_joined_tokens(target_tokens)}"
         tables = "\n".join(_table(source, target, head) for head in heads)
         sections.append(f"<section>\n<h2>{heading}</h2>\n{tables}\n</section>")
     heading = f"<h1>{escape(title)}</h1>" if title else ""
@@ -120,18 +145,18 @@ def attention_html(examples: Iterable[tuple], title="") -> str:
 
 
 def _labels(tokens):
-    """A string for each token, one that is seen for each that is blank."""
+    """The text of each token, with a visible symbol for blank ones."""
     texts = [str(token) for token in tokens]
     return [text if text.strip() else "␣" for text in texts]
 
 
-def _is_long(labels):
-    """Whether labels of columns must be turned to have room."""
+def _must_rotate(labels):
+    """Whether column labels are too long to stand side by side."""
     return max(map(len, labels), default=0) > 2
 
 
-def _cut(weights, source, target, where=""):
-    """Returns the weights between tokens, `(heads, target, source)`."""
+def _cropped_weights(weights, source, target, where=""):
+    """The weights of the tokens without padding, `(heads, target, source)`."""
     weights = np.asarray(weights, float)
     if weights.ndim not in (2, 3) or 0 in weights.shape[:-2]:
         raise ValueError(
@@ -140,16 +165,16 @@ def _cut(weights, source, target, where=""):
         )
     if weights.shape[-2] < len(target) or weights.shape[-1] < len(source):
         raise ValueError(
-            f"`weights`{where} must reach over {len(target)} target and {len(source)} "
+            f"`weights`{where} must cover {len(target)} target and {len(source)} "
             f"source tokens; received shape {weights.shape}"
         )
-    cut = weights[..., : len(target), : len(source)]
-    bad = cut[~((cut >= 0) & (cut <= 1 + ABOVE_ONE))]
+    weights = weights[..., : len(target), : len(source)]
+    bad = weights[~((weights >= 0) & (weights <= 1 + TOLERANCE))]
     if bad.size:
         raise ValueError(
             f"`weights`{where} must be finite and lie in [0, 1]; received {bad[0]}"
         )
-    return cut if cut.ndim == 3 else cut[None]
+    return weights if weights.ndim == 3 else weights[None]
 
 
 def _draw(panel, source, target, weights):
@@ -157,8 +182,8 @@ def _draw(panel, source, target, weights):
     rows = np.flatnonzero(weights.any(axis=1))
     colors = ["white" if w > 0.5 else INK for w in weights[rows].max(axis=1)]
     panel.scatter(weights[rows].argmax(axis=1), rows, s=5, c=colors, linewidths=0)
-    turned = {"rotation": 90} if _is_long(source) else {}
-    panel.set_xticks(range(len(source)), source, parse_math=False, **turned)
+    rotation = {"rotation": 90} if _must_rotate(source) else {}
+    panel.set_xticks(range(len(source)), source, parse_math=False, **rotation)
     panel.set_yticks(range(len(target)), target, parse_math=False)
     panel.tick_params(labelsize=9, length=0, labelcolor=INK)
     panel.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False)
@@ -173,16 +198,16 @@ def _draw(panel, source, target, weights):
     return image
 
 
-def _line(tokens):
-    """The tokens as they are read: characters together, words apart."""
+def _joined_tokens(tokens):
+    """HTML of the tokens as text: characters without spaces, words with spaces."""
     texts = [str(token) for token in tokens]
-    between = "" if all(len(text) == 1 for text in texts) else " "
-    return f"<bdi>{escape(between.join(texts))}</bdi>"
+    separator = "" if all(len(text) == 1 for text in texts) else " "
+    return f"<bdi>{escape(separator.join(texts))}</bdi>"
 
 
 def _table(source, target, weights):
     head = "".join(f"<th>{escape(label)}</th>" for label in source)
-    kind = ' class="long"' if _is_long(source) else ""
+    kind = ' class="long"' if _must_rotate(source) else ""
     lines = [f'<div class="scroll"><table{kind}>', f"<thead><tr><th></th>{head}</tr>"]
     lines.append("</thead><tbody>")
     for label, row in zip(target, weights, strict=True):

@@ -1,4 +1,4 @@
-"""Pictures of a model's training and answers, as matplotlib figures."""
+"""Matplotlib figures of training and predictions."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,28 @@ INK, ACCENT, MUTED = "#1f2933", "#2563a8", "#9aa5b1"
 
 
 def new_figure(**arguments):
-    """An empty figure that belongs to no window."""
+    """Returns an empty matplotlib figure that is not registered with pyplot.
+
+    Args:
+        **arguments: those of `matplotlib.figure.Figure`, such as `figsize`.
+
+    Returns:
+        `matplotlib.figure.Figure` with constrained layout.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+
+    Example:
+
+    ```python
+    import keras_rnnkit as rk
+
+    figure = rk.plots.new_figure(figsize=(6, 3))
+    panel = figure.subplots()
+    panel.plot([1, 2, 4], color=rk.plots.ACCENT)
+    figure.savefig("curve.png")
+    ```
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -19,20 +40,47 @@ def new_figure(**arguments):
 
 
 def legend_above(panel):
-    """Puts the legend of a panel above it, where no curve is."""
+    """Draws the legend of a panel above it, where it hides no curve.
+
+    Args:
+        panel: `matplotlib.axes.Axes` with labeled curves.
+
+    Example:
+
+    ```python
+    import keras_rnnkit as rk
+
+    panel = rk.plots.new_figure().subplots()
+    panel.plot([1, 2, 4], label="training")
+    rk.plots.legend_above(panel)
+    ```
+    """
     place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
     panel.legend(frameon=False, ncols=9, **place)
 
 
 def training_curve(history: Mapping[str, Sequence[float]], title: str = ""):
-    """Draws each metric of a training over its epochs, its own panel each.
+    """Draws each metric over the epochs, in one panel per metric.
 
     Args:
-        history: `fit(...).history`; a `val_` metric is drawn beside its own.
-        title: str, above the panels.
+        history: dict of lists, `fit(...).history`; a `val_` metric shares the panel of
+            its training metric.
+        title: str, above the panels; default none.
 
     Returns:
         `matplotlib.figure.Figure`.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+
+    Example:
+
+    ```python
+    import keras_rnnkit as rk
+
+    history = {"loss": [0.9, 0.5, 0.4], "val_loss": [1.0, 0.7, 0.6]}
+    rk.plots.training_curve(history, "GRU").savefig("training.png")
+    ```
     """
     names = [name for name in history if not name.startswith(("val_", "learning"))]
     figure = new_figure(figsize=(4.5 * len(names), 3.4))
@@ -50,15 +98,28 @@ def training_curve(history: Mapping[str, Sequence[float]], title: str = ""):
 
 
 def confusion_matrix(truth, predicted, names: Sequence[str], title: str = ""):
-    """Draws how often each class was taken for each other one.
+    """Draws the confusion matrix of a classifier, with counts.
 
     Args:
-        truth, predicted: int arrays of class numbers.
-        names: the classes' names.
-        title: str, above the matrix.
+        truth, predicted: int arrays `(examples,)` of class numbers.
+        names: sequence of the names of the classes, in order.
+        title: str, above the matrix; default none.
 
     Returns:
-        `matplotlib.figure.Figure`.
+        `matplotlib.figure.Figure`. Rows are true classes, columns predicted ones; a
+        darker cell holds a greater share of its row.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+
+    Example:
+
+    ```python
+    import keras_rnnkit as rk
+
+    figure = rk.plots.confusion_matrix([0, 0, 1, 1], [0, 1, 1, 1], ["cat", "dog"])
+    figure.savefig("confusion.png")
+    ```
     """
     counts = np.zeros((len(names), len(names)), int)
     np.add.at(counts, (np.asarray(truth), np.asarray(predicted)), 1)

@@ -8,8 +8,8 @@ from keras_rnnkit.seq2seq.attention import (
 )
 from keras_rnnkit.seq2seq.decoder import AttentionDecoder
 from keras_rnnkit.seq2seq.decoder_cell import AttentionDecoderCell
+from keras_rnnkit.seq2seq.metrics import edit_distance, error_rates
 from keras_rnnkit.seq2seq.model import Seq2Seq
-from keras_rnnkit.seq2seq.scores import edit_distance, error_rates
 from keras_rnnkit.seq2seq.training import InverseSigmoid, TokenCrossentropy
 
 __all__ = [

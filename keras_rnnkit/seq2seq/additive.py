@@ -1,4 +1,4 @@
-"""The additive score of every query and every key."""
+"""The additive score of every query with every key."""
 
 import tensorflow as tf
 
@@ -13,41 +13,43 @@ from keras_rnnkit.recurrence import (
     wide,
 )
 
-BLOCK_BYTES = 1 << 18  # a share of the cache of a core
-TANH = 16  # products take as long
+BLOCK_BYTES = 1 << 18  # fits in part of a core's cache
+TANH_COST = 16  # in multiplications
 
 
 def additive_scores(query, keys, scale, loop="auto"):
     """Returns `v · tanh(q + k)`, `(batch, steps, source)`.
 
-    Of many steps, a compiled loop holds the tanh of one or a few at a time, forwards
-    and, made anew, backwards: of all there are batch x steps x source x units.
+    The tanh of all steps has batch x steps x source x units elements. When there are
+    many steps, a compiled loop holds that of a few at a time, and recomputes it in the
+    backward pass.
 
     Args:
         query: `(batch, steps, units)`.
         keys: `(batch, source, units)`.
         scale: v, `(units,)`.
-        loop: whether it is compiled; see `make_plan`.
+        loop: str, whether to compile; see `make_plan`.
     """
     batch, steps = query.shape[:2]
     if not make_plan(loop, unroll=False, steps=steps, batch=batch).compiled:
-        return at_once(query, keys, scale)
+        return broadcast_scores(query, keys, scale)
     shape = batch, steps, keys.shape[1]
     often = None
     if loop != "fast":
-        often = is_often(query, TANH * elements(keys, 1), keys, trains=True)
+        often = is_often(query, TANH_COST * elements(keys, 1), keys, trains=True)
     count, _, query = pad_steps(query)
     source, _, keys = pad_steps(keys)
-    (scores,) = in_parts([query, keys], [scale], often=often)
+    (scores,) = compiled_scores([query, keys], [scale], often=often)
     return tf.ensure_shape(scores[:, :count, :source], shape)
 
 
-def at_once(query, keys, scale):
-    return weighed(tf.tanh(query[:, :, None] + keys[:, None]), scale)
+def broadcast_scores(query, keys, scale):
+    """The scores of all pairs of a query and a key at the same time."""
+    return project_to_scores(tf.tanh(query[:, :, None] + keys[:, None]), scale)
 
 
-def weighed(hidden, scale):
-    """`v · hidden`, as a product: XLA adds up along a last axis number by number."""
+def project_to_scores(hidden, scale):
+    """`v · hidden`, as a matrix product: XLA reduces a last axis element by element."""
     flat = tf.reshape(hidden, [-1, scale.shape[0]])
     return tf.reshape(tf.matmul(flat, scale[:, None]), tf.shape(hidden)[:-1])
 
@@ -58,7 +60,7 @@ def forward(rows, shared, given):
 
     def step(t, scores):
         hidden = tf.tanh(tf.gather(query, t, axis=1)[:, None] + keys)
-        return t + 1, scores.write(t, weighed(hidden, scale))
+        return t + 1, scores.write(t, project_to_scores(hidden, scale))
 
     shape = query.shape[0], keys.shape[1]
     scores = tf.TensorArray(query.dtype, steps, element_shape=shape)
@@ -67,36 +69,35 @@ def forward(rows, shared, given):
 
 
 def backward(rows, shared, given, d_results):
-    """With e = tanh(q + k) and d its score's gradient: d (1 - e²) v by q and k, d e
-    by v.
+    """The gradients d (1 - e²) v with respect to q and k, and d e with respect to v.
 
-    It takes some steps of one row at a time: what they are added up from stays close
-    to the core.
+    Here e = tanh(q + k), and d is the gradient with respect to the score. Each turn
+    handles a block of steps of one row, so that its terms stay in the cache.
     """
     (query, keys), (scale,), _, (d_scores,) = rows, shared, given, d_results
     batch, steps, units = tf.unstack(tf.shape(query))
-    of_step = tf.shape(keys)[1] * units * query.dtype.size
-    size = tf.clip_by_value(BLOCK_BYTES // tf.maximum(of_step, 1), 1, steps)
-    each = -(-steps // size)  # blocks of a row
-    count = batch * each
+    step_bytes = tf.shape(keys)[1] * units * query.dtype.size
+    size = tf.clip_by_value(BLOCK_BYTES // tf.maximum(step_bytes, 1), 1, steps)
+    per_row = -(-steps // size)  # blocks
+    count = batch * per_row
 
     def blocks(x):
-        x = pad(x, 1, [0, each * size - steps])
+        x = pad(x, 1, [0, per_row * size - steps])
         return tf.reshape(x, [count, size, tf.shape(x)[2]])
 
     d_scores = tf.ensure_shape(d_scores, [None, None, keys.shape[1]])
     queries, d_scores = blocks(query), blocks(d_scores)
 
     def run(n, d_query, d_keys, d_scale):
-        row = n // each
+        row = n // per_row
         hidden = tf.tanh(tf.gather(queries, n)[:, None] + tf.gather(keys, row))
         d = tf.gather(d_scores, n)
         slope = d[..., None] * (1 - hidden * hidden)
         d_query = d_query.write(n, tf.reduce_sum(slope, 1))
         d_keys = d_keys.write(row, d_keys.read(row) + wide(tf.reduce_sum(slope, 0)))
         flat = tf.reshape(hidden, [-1, scale.shape[0]])
-        by_scale = tf.matmul(tf.reshape(d, [1, -1]), flat)[0]
-        return n + 1, d_query, d_keys, d_scale + wide(by_scale)
+        d_block_scale = tf.matmul(tf.reshape(d, [1, -1]), flat)[0]
+        return n + 1, d_query, d_keys, d_scale + wide(d_block_scale)
 
     shape = None, query.shape[2]
     d_query = tf.TensorArray(query.dtype, count, element_shape=shape)
@@ -106,7 +107,7 @@ def backward(rows, shared, given, d_results):
     _, d_query, d_keys, d_scale = tf.while_loop(
         lambda n, *_: n < count, run, (0, d_query, d_keys, d_scale)
     )
-    d_query = tf.reshape(d_query.stack(), [batch, each * size, query.shape[2]])
+    d_query = tf.reshape(d_query.stack(), [batch, per_row * size, query.shape[2]])
     d_query = d_query[:, :steps] * scale
     d_keys = tf.cast(d_keys.stack(), keys.dtype) * scale
     return [d_query, d_keys], [tf.cast(d_scale, scale.dtype)]
@@ -114,7 +115,7 @@ def backward(rows, shared, given, d_results):
 
 def reference(rows, shared, given):
     del given
-    return [at_once(*rows, *shared)]
+    return [broadcast_scores(*rows, *shared)]
 
 
-in_parts = RowFunction(*both_ways(forward, backward), reference)
+compiled_scores = RowFunction(*both_ways(forward, backward), reference)

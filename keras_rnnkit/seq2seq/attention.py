@@ -1,4 +1,4 @@
-"""Attention: a query is compared with each step of a memory, and reads from it."""
+"""Attention layers: a query reads from a memory by its similarity to each step."""
 
 import math
 
@@ -16,37 +16,58 @@ from keras_rnnkit.internals import mask_of
 from keras_rnnkit.layers.checks import check_lengths, check_mask
 from keras_rnnkit.recurrence import as_mask, save_residual, wide
 from keras_rnnkit.seq2seq.additive import additive_scores
+from keras_rnnkit.seq2seq.attention_checks import (
+    check_equal_sizes,
+    check_query,
+    check_rank,
+)
 
-SMALLEST = 1e-12  # a squared norm that is divided by
+MIN_SQUARED_NORM = 1e-12  # of a vector that is normalized
 SCORES = "dot", "general", "concat"
 
 
 class Attention(keras.layers.Layer):
-    """What all attention layers share; a layer of this kind writes `score`.
+    """Base class of attention layers: a subclass implements `score`.
 
         αₛ = softmaxₛ(score(q, hₛ))        c = Σₛ αₛ hₛ
 
-    q is the query, h the memory. Steps that a mask leaves out have no weight; if none
-    is left, weights and context are zero.
+    q is the query, h the memory. Masked steps have weight zero. If all steps are
+    masked, the weights and the context are zero.
 
     Args:
         units: positive int, the size in which query and memory are compared.
+        **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Call arguments:
-        query: `(batch, size)`, or `(batch, steps, size)` for several at once; None for
-            one that is learned, the same for all rows: attention pooling.
-        memory: `(batch, source, features)`.
-        mask: bool `(batch, source)`, the steps of the memory that count; default the
-            mask that the memory carries.
-        lengths: int `(batch,)`, stands for a mask of the first steps.
-        keys: what `project(memory)` returned, if it is there already.
+        query: `(batch, size)`, or `(batch, steps, size)` for several queries. None
+            learns one query for all rows (attention pooling).
+        memory: `(batch, source, features)`, the sequence to read from.
+        mask: bool `(batch, source)`, True for the steps of the memory to read; default
+            the mask that the memory carries.
+        lengths: int `(batch,)`, the number of steps to read in each row. Given with a
+            mask, both apply.
+        keys: the result of `project(memory)`, if already computed; default None.
 
     Returns:
         The context, `(batch, features)` or `(batch, steps, features)`, and the weights,
         `(batch, source)` or `(batch, steps, source)`.
 
     Raises:
-        ValueError: wrong shapes; see the message.
+        ValueError: `units` is no positive int, or shapes do not fit.
+
+    Example:
+
+    ```python
+    import keras
+    from keras_rnnkit.seq2seq import Attention
+
+    class DotAttention(Attention):
+        def score(self, query, keys, params):
+            return keras.ops.matmul(query, keras.ops.swapaxes(keys, 1, 2))
+
+    query, memory = keras.random.normal((2, 4)), keras.random.normal((2, 7, 4))
+    context, weights = DotAttention(4)(query, memory)  # (2, 4), (2, 7)
+    ```
     """
 
     def __init__(self, units, **kwargs):
@@ -56,19 +77,31 @@ class Attention(keras.layers.Layer):
         self.supports_masking = True
 
     def build(self, memory_shape, query_shape=None):
-        self._check_rank("memory", memory_shape, (3,))
+        check_rank(self, "memory", memory_shape, (3,))
         self.query_size = None if query_shape is None else query_shape[-1]
         if query_shape is None:
             self.query = self.add_weight((self.units,), "glorot_uniform", name="query")
         else:
-            self._check_rank("query", query_shape, (2, 3))
+            check_rank(self, "query", query_shape, (2, 3))
         self.add_weights(memory_shape[-1])
 
     def add_weights(self, memory_size):
-        """Adds the weights; `query_size` is known by then, None if it is learned."""
+        """Adds the weights of the score. Called by `build`, after `query_size` is set.
+
+        Args:
+            memory_size: int, the last size of the memory.
+        """
 
     def project(self, memory):
-        """The keys, `(batch, source, size)`: what of the score needs no query."""
+        """Returns the keys, `(batch, source, size)`: the part of the score that depends
+        on the memory alone.
+
+        Args:
+            memory: `(batch, source, features)`.
+
+        Raises:
+            ValueError: the layer is not built.
+        """
         if not self.built:
             raise ValueError(
                 f"`{self.name}` must be built before `project` is called: call it on a "
@@ -78,8 +111,14 @@ class Attention(keras.layers.Layer):
         return self.project_by(memory, self.constants())
 
     def valid(self, memory, mask=None, lengths=None):
-        """The steps of the memory that count, bool `(batch, source)`, or None for all;
-        see `call`."""
+        """Returns the mask of the memory, bool `(batch, source)`, None for all steps.
+
+        Args:
+            memory, mask, lengths: see the call arguments.
+
+        Raises:
+            ValueError: `mask` or `lengths` does not fit the memory.
+        """
         if mask is None:
             mask = mask_of(memory)
         else:
@@ -90,101 +129,78 @@ class Attention(keras.layers.Layer):
             check_lengths(self.name, lengths, memory)
         return as_mask(mask, lengths, memory)
 
-    # As functions of weights that are given: so they run on a compiled loop.
+    # A compiled loop runs these methods, so they take their weights as arguments.
 
     def constants(self):
-        """The weights by name."""
+        """Returns the weights by name, the `params` of the other methods."""
         return constants_of(self)
 
-    def project_by(self, memory, k):
-        """See `project`."""
-        del k
+    def project_by(self, memory, params):
+        """Returns the keys, as `project` does, with the weights in `params`."""
+        del params
         return memory
 
-    def score(self, query, keys, k):
-        """Returns scores `(batch, steps, source)` of queries `(batch, steps, size)`."""
+    def score(self, query, keys, params):
+        """Returns the scores, `(batch, steps, source)`.
+
+        Args:
+            query: `(batch, steps, size)`.
+            keys: `(batch, source, size)`; see `project`.
+            params: the weights by name; see `constants`.
+        """
         raise NotImplementedError
 
-    def window(self, query, valid, keys, k):
-        """What a layer that looks at a part of the memory changes: the steps that
-        count, `(batch, steps, source)`, and a factor of the weights, or None."""
-        del query, keys, k
+    def window(self, query, valid, keys, params):
+        """Returns the mask of each query and a factor of the weights, None if unused.
+
+        Local attention overrides it. Both broadcast to `(batch, steps, source)`.
+
+        Args:
+            query, keys, params: see `score`.
+            valid: bool `(batch, source)`, the mask of the memory, or None.
+        """
+        del query, keys, params
         return (None if valid is None else valid[:, None]), None
 
-    def attend(self, query, memory, keys, valid, k):
-        """Contexts `(batch, steps, features)` and weights `(batch, steps, source)`.
+    def attend(self, query, memory, keys, valid, params):
+        """Returns contexts `(batch, steps, features)` and weights
+        `(batch, steps, source)`.
 
         Args:
             query: `(batch, steps, size)`.
             memory, keys: `(batch, source, ...)`.
-            valid: bool `(batch, source)`, or None for all.
-            k: see `constants`; may tell a `loop`, "portable" or "fast", for scores that
-                have a loop of their own.
+            valid: bool `(batch, source)`, the mask of the memory, or None.
+            params: see `constants`. An additional entry `loop`, "portable" or "fast",
+                sets the loop of additive scores.
         """
-        valid, factor = self.window(query, valid, keys, k)
-        weights = masked_softmax(wide(self.score(query, keys, k)), valid)
+        valid, factor = self.window(query, valid, keys, params)
+        weights = masked_softmax(wide(self.score(query, keys, params)), valid)
         weights = weights if factor is None else weights * factor
         weights = ops.cast(weights, query.dtype)
         return ops.matmul(weights, memory), weights
 
     def call(self, query, memory, mask=None, lengths=None, keys=None):
-        self._check_sizes(query, memory)
+        check_query(self, query, memory)
         valid = self.valid(memory, mask, lengths)
-        k = self.constants()
+        params = self.constants()
         if query is None:
             shape = ops.shape(memory)[0], self.units
-            query = ops.broadcast_to(k.query, shape)
-        several = len(query.shape) == 3
-        keys = self.project_by(memory, k) if keys is None else keys
-        queries = query if several else query[:, None]
-        context, weights = self.attend(queries, memory, keys, valid, k)
-        return (context, weights) if several else (context[:, 0], weights[:, 0])
+            query = ops.broadcast_to(params.query, shape)
+        has_steps = len(query.shape) == 3
+        keys = self.project_by(memory, params) if keys is None else keys
+        queries = query if has_steps else query[:, None]
+        context, weights = self.attend(queries, memory, keys, valid, params)
+        return (context, weights) if has_steps else (context[:, 0], weights[:, 0])
 
     def compute_mask(self, query, previous_mask=None):
-        """None: the mask of the memory says nothing of what is read from it."""
+        """Returns None: the mask of the memory does not apply to the context."""
 
     def get_config(self):
         return super().get_config() | {"units": self.units}
 
-    def _check_rank(self, name, shape, ranks):
-        if len(shape) not in ranks or shape[-1] is None:
-            allowed = {2: "(batch, size)", 3: "(batch, steps, size)"}
-            raise ValueError(
-                f"`{name}` of `{self.name}` must have shape "
-                f"{' or '.join(allowed[rank] for rank in ranks)} of known size; "
-                f"received shape {tuple(shape)}"
-            )
-
-    def _check_sizes(self, query, memory):
-        if (query is None) != (self.query_size is None):
-            rule, built = ("given", "with") if query is None else ("None", "without")
-            received = None if query is None else f"shape {tuple(query.shape)}"
-            raise ValueError(
-                f"`query` of `{self.name}` must be {rule}, as it was built {built} "
-                f"one; received {received}"
-            )
-        if query is None:
-            return
-        batches = query.shape[0], memory.shape[0]
-        if None not in batches and batches[0] != batches[1]:
-            raise ValueError(
-                f"query and memory of `{self.name}` must have the same batch size; "
-                f"received shapes {tuple(query.shape)} and {tuple(memory.shape)}"
-            )
-        if self.query_size != query.shape[-1]:
-            raise ValueError(
-                f"`query` of `{self.name}` must have size {self.query_size}; received "
-                f"shape {tuple(query.shape)}"
-            )
-
-    def _check_equal(self, rule, **sizes):
-        if len(set(sizes.values()) - {None}) > 1:
-            received = ", ".join(f"{name} {size}" for name, size in sizes.items())
-            raise ValueError(f"`{self.name}` {rule}; received {received}")
-
 
 class AdditiveScore(Attention):
-    """`v · tanh(q Wq + h Wk)`, the score of Bahdanau, and of Luong's "concat"."""
+    """`v · tanh(q Wq + h Wk)`, the score of Bahdanau and Luong's "concat"."""
 
     def add_additive_weights(self, memory_size):
         if self.query_size is not None:
@@ -196,10 +212,10 @@ class AdditiveScore(Attention):
         )
         self.scale = self.add_weight((self.units,), "glorot_uniform", name="scale")
 
-    def additive_score(self, query, keys, k, scale, bias=0):
+    def additive_score(self, query, keys, params, scale, bias=0):
         if self.query_size is not None:
-            query = times(query, k.query_kernel)
-        loop = vars(k).get("loop", "auto")
+            query = project_steps(query, params.query_kernel)
+        loop = vars(params).get("loop", "auto")
         return additive_scores(query + bias, keys, scale, loop)
 
 
@@ -210,13 +226,42 @@ class BahdanauAttention(AdditiveScore):
         score(q, h) = v · tanh(q Wq + h Wk)
         normalized: score(q, h) = g v / ‖v‖ · tanh(q Wq + h Wk + b)
 
-    Wq is `query_kernel`, Wk `memory_kernel`, v `scale`. Call arguments, shapes and
-    errors are those of `Attention`.
+    Wq is `query_kernel`, Wk `memory_kernel`, v `scale`.
 
     Args:
         units: positive int, the size of v.
         normalize: bool, default False. Weight normalization of v (Salimans and Kingma
             2016), with the weights g, `gain`, and b, `bias`.
+        **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
+
+    Call arguments:
+        query: `(batch, size)`, or `(batch, steps, size)` for several queries. None
+            learns one query for all rows (attention pooling).
+        memory: `(batch, source, features)`, the sequence to read from.
+        mask: bool `(batch, source)`, True for the steps of the memory to read; default
+            the mask that the memory carries.
+        lengths: int `(batch,)`, the number of steps to read in each row. Given with a
+            mask, both apply.
+        keys: the result of `project(memory)`, if already computed; default None.
+
+    Returns:
+        The context, `(batch, features)` or `(batch, steps, features)`, and the weights,
+        `(batch, source)` or `(batch, steps, source)`. If all steps are masked, both are
+        zero.
+
+    Raises:
+        ValueError: an argument is invalid, or shapes do not fit.
+
+    Example:
+
+    ```python
+    import keras
+    import keras_rnnkit as rk
+
+    query, memory = keras.random.normal((2, 5, 8)), keras.random.normal((2, 7, 16))
+    context, weights = rk.BahdanauAttention(32)(query, memory, lengths=[7, 4])
+    print(context.shape, weights.shape)  # (2, 5, 16) (2, 5, 7)
+    ```
     """
 
     def __init__(self, units, *, normalize=False, **kwargs):
@@ -227,20 +272,20 @@ class BahdanauAttention(AdditiveScore):
     def add_weights(self, memory_size):
         self.add_additive_weights(memory_size)
         if self.normalize:
-            first = keras.initializers.Constant(math.sqrt(1 / self.units))
-            self.gain = self.add_weight((), first, name="gain")
+            initializer = keras.initializers.Constant(math.sqrt(1 / self.units))
+            self.gain = self.add_weight((), initializer, name="gain")
             self.bias = self.add_weight((self.units,), "zeros", name="bias")
 
-    def project_by(self, memory, k):
-        return times(memory, k.memory_kernel)
+    def project_by(self, memory, params):
+        return project_steps(memory, params.memory_kernel)
 
-    def score(self, query, keys, k):
+    def score(self, query, keys, params):
         if not self.normalize:
-            return self.additive_score(query, keys, k, k.scale)
-        scale = wide(k.scale)
-        norm = ops.sqrt(ops.maximum(ops.sum(ops.square(scale)), SMALLEST))
-        scale = k.gain * ops.cast(scale / norm, k.scale.dtype)
-        return self.additive_score(query, keys, k, scale, k.bias)
+            return self.additive_score(query, keys, params, params.scale)
+        scale = wide(params.scale)
+        norm = ops.sqrt(ops.maximum(ops.sum(ops.square(scale)), MIN_SQUARED_NORM))
+        scale = params.gain * ops.cast(scale / norm, params.scale.dtype)
+        return self.additive_score(query, keys, params, scale, params.bias)
 
     def get_config(self):
         return super().get_config() | {"normalize": self.normalize}
@@ -254,19 +299,48 @@ class LuongAttention(AdditiveScore):
         general:  score(q, h) = q · (h Wk)
         concat:   score(q, h) = v · tanh(q Wq + h Wk)
 
-    With a `local_window` D, α is of the steps within D of a predicted position p, times
-    a bell about it; n is the number of steps that count:
+    Local attention, with `local_window` D, reads only the steps within D of a predicted
+    position p, with weights times a Gaussian centered at p. n is the number of unmasked
+    steps:
 
         p = n σ(vp · tanh(q Wp))        α *= exp(-(s - p)² / (2 (D/2)²))
 
-    Call arguments, shapes and errors are those of `Attention`; a mask of a local
-    attention has to be one of first steps.
-
     Args:
-        units: positive int: the size of v for "concat"; of the query for "general"; of
+        units: positive int: the size of v for "concat", of the query for "general", of
             query and memory for "dot".
-        score: "dot", "general" or "concat".
-        local_window: positive int, D, or None for global attention.
+        score: "dot" (default), "general" or "concat".
+        local_window: positive int, D, or None (default) for global attention.
+        **kwargs: those of `keras.layers.Layer`, such as `name` and `dtype`.
+
+    Call arguments:
+        query: `(batch, size)`, or `(batch, steps, size)` for several queries. None
+            learns one query for all rows (attention pooling).
+        memory: `(batch, source, features)`, the sequence to read from.
+        mask: bool `(batch, source)`, True for the steps of the memory to read; default
+            the mask that the memory carries. Local attention needs one that is True on
+            the first steps of each row.
+        lengths: int `(batch,)`, the number of steps to read in each row. Given with a
+            mask, both apply.
+        keys: the result of `project(memory)`, if already computed; default None.
+
+    Returns:
+        The context, `(batch, features)` or `(batch, steps, features)`, and the weights,
+        `(batch, source)` or `(batch, steps, source)`. If all steps are masked, both are
+        zero.
+
+    Raises:
+        ValueError: an argument is invalid, or shapes do not fit.
+
+    Example:
+
+    ```python
+    import keras
+    import keras_rnnkit as rk
+
+    query, memory = keras.random.normal((2, 5, 8)), keras.random.normal((2, 7, 16))
+    context, weights = rk.LuongAttention(8, "general")(query, memory)
+    print(context.shape, weights.shape)  # (2, 5, 16) (2, 5, 7)
+    ```
     """
 
     def __init__(self, units, score="dot", *, local_window=None, **kwargs):
@@ -285,7 +359,7 @@ class LuongAttention(AdditiveScore):
             if self.kind == "dot":
                 sizes["memory"] = memory_size
             rule = f"with score {self.kind!r} needs one size"
-            self._check_equal(rule, **sizes)
+            check_equal_sizes(self, rule, **sizes)
         if self.kind == "general":
             self.memory_kernel = self.add_weight(
                 (memory_size, self.units), "glorot_uniform", name="memory_kernel"
@@ -299,20 +373,24 @@ class LuongAttention(AdditiveScore):
                 (self.units,), "glorot_uniform", name="position_scale"
             )
 
-    def project_by(self, memory, k):
-        return memory if self.kind == "dot" else times(memory, k.memory_kernel)
+    def project_by(self, memory, params):
+        return (
+            memory
+            if self.kind == "dot"
+            else project_steps(memory, params.memory_kernel)
+        )
 
-    def score(self, query, keys, k):
+    def score(self, query, keys, params):
         if self.kind == "concat":
-            return self.additive_score(query, keys, k, k.scale)
+            return self.additive_score(query, keys, params, params.scale)
         return tf.matmul(wide(query), wide(keys), transpose_b=True)  # unbounded
 
-    def window(self, query, valid, keys, k):
-        valid, _ = super().window(query, valid, keys, k)
+    def window(self, query, valid, keys, params):
+        valid, _ = super().window(query, valid, keys, params)
         if not self.local_window:
             return valid, None
-        hidden = ops.tanh(times(query, k.position_kernel))
-        share = ops.sigmoid(ops.sum(wide(hidden * k.position_scale), axis=-1))
+        hidden = ops.tanh(project_steps(query, params.position_kernel))
+        share = ops.sigmoid(ops.sum(wide(hidden * params.position_scale), axis=-1))
         source = tf.shape(keys)[1]
         count = source if valid is None else tf.reduce_sum(tf.cast(valid, tf.int32), -1)
         steps = tf.cast(tf.range(source), share.dtype)
@@ -327,7 +405,7 @@ class LuongAttention(AdditiveScore):
 
 
 def masked_softmax(scores, valid):
-    """Softmax over the last axis where `valid`, zero elsewhere; zeros without any."""
+    """Softmax over the last axis where `valid`, zero elsewhere; zeros if none is."""
     if valid is None:
         return tf.nn.softmax(scores)
     x = ops.where(valid, scores, scores.dtype.min)
@@ -337,10 +415,11 @@ def masked_softmax(scores, valid):
     return shares / ops.where(total > 0, total, 1)
 
 
-def times(x, kernel):
-    """`x @ kernel`, `(batch, steps, size)`, as one product, which a loop is to keep.
+def project_steps(x, kernel):
+    """`x @ kernel`, `(batch, steps, size)`, in one matrix product whose result a loop
+    saves for its gradient.
 
-    `ops.matmul` works its shapes out in a way that XLA refuses within a loop.
+    `ops.matmul` computes shapes in a way that XLA does not support inside a loop.
     """
     shape = ops.shape(x)
     rows = tf.matmul(tf.reshape(x, (-1, shape[2])), kernel)

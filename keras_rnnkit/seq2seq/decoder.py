@@ -1,4 +1,4 @@
-"""A decoder that reads from a memory at every step: its cell on the one loop."""
+"""A decoder layer with attention: runs an `AttentionDecoderCell` on the loop."""
 
 import keras
 import tensorflow as tf
@@ -8,48 +8,64 @@ from keras_rnnkit.arguments import PACKAGE, check_choice
 from keras_rnnkit.internals import mask_of
 from keras_rnnkit.layers import RNN
 from keras_rnnkit.recurrence import pad_steps
-from keras_rnnkit.seq2seq.decoder_cell import AttentionDecoderCell, with_parts
+from keras_rnnkit.seq2seq.decoder_cell import AttentionDecoderCell, deserialize_parts
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class AttentionDecoder(RNN):
-    """Runs recurrent cells over a sequence, with attention to another, the memory.
+    """Runs recurrent cells over a sequence with attention to a second one, the memory.
 
         h = cells(xₜ, aₜ₋₁, sₜ₋₁)          c, α = attention(h, memory)
         aₜ = tanh([c, h] Wa)
 
-    Luong et al. 2015, arXiv:1508.04025. Runs as fast as `RNN`, on the same loop.
+    Luong et al. 2015, arXiv:1508.04025. Runs on the same compiled loop as `RNN`.
 
     Args:
-        cells: a cell of this package, or a list of them, the lowest first.
+        cells: a cell of this package or a `SplitCell` of your own, or a list of them,
+            the lowest first.
         attention: `BahdanauAttention`, `LuongAttention` or an `Attention` of your own;
-            None for a decoder without, whose output is h.
-        units: positive int, the size of a; default that of h.
-        input_feeding: bool, default True: the lowest cell sees a of the step before,
-            as `xₜ W + aₜ₋₁ Wf`, the second added to what the cell makes of x. Faster
-            without.
-        return_sequences: bool, default True.
-        return_state: bool, default False: also the states.
-        return_attention: bool, default False: also the weights α.
-        loop: see `RNN`.
+            None for a decoder without attention, whose output is h.
+        units: positive int, the size of a; default the size of h.
+        input_feeding: bool, default True: the lowest cell also reads a of the previous
+            step, as `xₜ W + aₜ₋₁ Wf`. Without it the decoder is faster.
+        return_sequences: bool, default True: return a of all steps, not only the last.
+        return_state: bool, default False: also return the final states.
+        return_attention: bool, default False: also return the weights α.
+        loop: "auto" (default), "portable" or "fast"; see `RNN`.
+        **kwargs: the other arguments of `RNN`, such as `go_backwards`, `stateful`,
+            `name` and `dtype`.
 
     Call arguments:
         sequences: `(batch, time, features)`.
         memory: `(batch, source, size)`, such as the outputs of an encoder.
-        initial_state: list of `(batch, size)`, the states of the cells in order; a may
-            follow, or else begins as zeros.
-        mask, training, lengths: of `sequences`; see `RNN`.
-        memory_mask: bool `(batch, source)`; default the mask that `memory` carries.
-        memory_lengths: int `(batch,)`, stands for a mask of the first steps.
+        initial_state: list of `(batch, size)`, the states of the cells in order,
+            optionally followed by a; default zeros.
+        mask: bool `(batch, time)`, the steps of `sequences` to run; see `RNN`.
+        training: bool, default False: apply dropout and zoneout.
+        lengths: int `(batch,)`, the number of steps of each sequence; see `RNN`.
+        memory_mask: bool `(batch, source)`, the steps of the memory to read; default
+            the mask that `memory` carries.
+        memory_lengths: int `(batch,)`, the number of steps of the memory to read. Given
+            with a mask, both apply.
 
     Returns:
-        a, `(batch, time, units)`, or without `return_sequences` the last,
-        `(batch, units)`; with `return_attention` a tuple of that and the weights,
-        `(batch, time, source)` or `(batch, source)`; with `return_state` the states
-        follow, `(batch, size)` each.
+        a, `(batch, time, units)`, or `(batch, units)` if not `return_sequences`. With
+        `return_attention`, a tuple of a and the weights, `(batch, time, source)` or
+        `(batch, source)`. With `return_state` the states follow, `(batch, size)` each.
 
     Raises:
-        ValueError: wrong cells, shapes or states; see the message.
+        ValueError: cells, shapes or states are invalid; the message says how.
+
+    Example:
+
+    ```python
+    import keras
+    import keras_rnnkit as rk
+
+    decoder = rk.AttentionDecoder(rk.GRUCell(32), rk.LuongAttention(32, "general"))
+    target, memory = keras.random.normal((2, 5, 8)), keras.random.normal((2, 7, 16))
+    print(decoder(target, memory, memory_lengths=[7, 4]).shape)  # (2, 5, 32)
+    ```
     """
 
     def __init__(
@@ -65,14 +81,20 @@ class AttentionDecoder(RNN):
         loop="auto",
         **kwargs,
     ):
-        own = {name: kwargs[name] for name in ("dtype",) if name in kwargs}
+        check_choice("return_attention", return_attention, (True, False))
+        if return_attention and attention is None:
+            raise ValueError(
+                "`return_attention=True` needs an `attention`; received None"
+            )
+        of_cell = {"dtype": kwargs["dtype"]} if "dtype" in kwargs else {}
         cell = AttentionDecoderCell(
             cells,
             attention,
             units=units,
             input_feeding=input_feeding,
+            return_query=return_attention,
             name="cell",
-            **own,
+            **of_cell,
         )
         super().__init__(
             cell,
@@ -81,13 +103,7 @@ class AttentionDecoder(RNN):
             loop=loop,
             **kwargs,
         )
-        check_choice("return_attention", return_attention, (True, False))
-        if return_attention and attention is None:
-            raise ValueError(
-                "`return_attention=True` needs an `attention`; received None"
-            )
         self.return_attention = return_attention
-        cell.returns_query = cell.input_feeding and return_attention
 
     def build(self, sequences_shape, memory_shape=None, initial_state_shape=None):
         self._check_memory(sequences_shape, memory_shape)
@@ -110,26 +126,35 @@ class AttentionDecoder(RNN):
         mask = mask_of(sequences) if mask is None else mask
         if initial_state is not None:
             initial_state = tree.flatten(initial_state)
-            if self._lacks_a(initial_state):
+            if self._is_missing_a(initial_state):
                 a = ops.zeros((ops.shape(sequences)[0], self.cell.units))
                 initial_state.append(a)
-        rows, steps = {}, None
+        rows, source_steps = {}, None
         if self.cell.attention:
             valid = self.cell.attention.valid(memory, memory_mask, memory_lengths)
-            unknown = self.cell.input_feeding and memory.shape[1] is None
-            if unknown and self.plan(sequences.shape).compiled:
-                steps, memory, valid = with_known_sizes(memory, valid)
+            must_pad = self.cell.input_feeding and memory.shape[1] is None
+            if must_pad and self.plan(sequences.shape).compiled:
+                source_steps, memory, valid = pad_memory(memory, valid)
             rows = self.cell.memory_constants(memory, valid)
         return self.run_checked(
-            sequences, initial_state, mask, training, lengths, rows=rows, steps=steps
+            sequences,
+            initial_state,
+            mask,
+            training,
+            lengths,
+            rows=rows,
+            source_steps=source_steps,
         )
 
-    def run(self, sequences, initial_state, mask, training, rows=None, steps=None):
+    def run(
+        self, sequences, initial_state, mask, training, rows=None, source_steps=None
+    ):
         """See `SequenceLayer.run`.
 
         Args:
-            rows: dict, the memory as constants of each row.
-            steps: of the memory, if it is padded.
+            rows: dict, the memory as row constants.
+            source_steps: scalar tensor, the steps of the memory before padding, or None
+                if it is not padded.
         """
         cell = self.cell
         seen = rows if cell.input_feeding else None
@@ -137,55 +162,57 @@ class AttentionDecoder(RNN):
         if not cell.attention or (cell.input_feeding and not self.return_attention):
             return outputs
         output, *states = outputs if self.return_state else [outputs]
-        k = cell.constants()
-        vars(k).update(rows)
+        params = cell.constants()
+        vars(params).update(rows)
         loop = self.loop if self.plan(sequences.shape).compiled else "portable"
         if cell.input_feeding:
             output, query = tf.split(output, [cell.units, cell.query_size], axis=-1)
-            _, weights = cell.look(query, k, loop)
+            _, weights = cell.attend(query, params, loop)
         else:
-            output, weights = cell.look(output, k, loop)
+            output, weights = cell.attend(output, params, loop)
         if mask is None and not self.return_sequences and not sequences.shape[1]:
             mask = tf.ones(tf.shape(sequences)[:2], tf.bool)  # there may be no steps
         if mask is not None:
-            there = ops.cast(self._is_there(mask), output.dtype)[..., None]
-            output, weights = output * there, weights * there
-        weights = [weights[..., :steps]] if self.return_attention else []
+            has_output = ops.cast(self._has_output(mask), output.dtype)[..., None]
+            output, weights = output * has_output, weights * has_output
+        weights = [weights[..., :source_steps]] if self.return_attention else []
         outputs = output, *weights, *states
         return outputs if len(outputs) > 1 else output
 
-    def _is_there(self, mask):
-        """Where the loop has put out an h, and not zeros for the want of one."""
+    def _has_output(self, mask):
+        """Where the output of the loop is an h, not zeros: after an unmasked step."""
         mask = tf.reverse(mask, [1]) if self.go_backwards else mask
         if not self.zero_output_for_mask:
             mask = tf.cumsum(tf.cast(mask, tf.int32), 1) > 0
         return mask if self.return_sequences else tf.reduce_any(mask[:, -1:], 1)
 
-    def _lacks_a(self, initial_state):
+    def _is_missing_a(self, initial_state):
         given, sizes = len(tree.flatten(initial_state)), len(self.cell.state_size)
         return self.cell.input_feeding and given == sizes - 1
 
     def _check(self, sequences, memory, initial_state):
-        """Checks, by shapes alone, what `RNN` does not know of."""
+        """Checks the shapes of the memory and the states."""
         shape = None if memory is None else tuple(memory.shape)
         self._check_memory(sequences.shape, shape)
         if initial_state is None:
             return
         shapes = [tuple(state.shape) for state in tree.flatten(initial_state)]
-        sizes = self.cell.state_size[: -1 if self._lacks_a(initial_state) else None]
+        sizes = self.cell.state_size
+        if self._is_missing_a(initial_state):
+            sizes = sizes[:-1]
         if [shape[-1:] for shape in shapes] != [(size,) for size in sizes]:
             raise ValueError(
                 f"`initial_state` of `{self.name}` must hold states of the sizes "
-                f"{sizes}; received shapes {shapes}: give each state a `Dense` layer on"
-                " those of the encoder, as `Seq2Seq(bridge='dense')` does"
+                f"{sizes}; received shapes {shapes}: map the encoder's states to each "
+                "of these with a `Dense` layer, as `Seq2Seq(bridge='dense')` does"
             )
 
     def _check_memory(self, sequences_shape, shape):
         batch = sequences_shape[0]
         if self.cell.attention is None:
             return
-        fits = shape is not None and len(shape) == 3
-        if not fits or (None not in (shape[0], batch) and shape[0] != batch):
+        is_3d = shape is not None and len(shape) == 3
+        if not is_3d or (None not in (shape[0], batch) and shape[0] != batch):
             received = "none" if shape is None else f"shape {tuple(shape)}"
             raise ValueError(
                 f"`memory` of `{self.name}` must have shape (batch, source, features) "
@@ -204,9 +231,9 @@ class AttentionDecoder(RNN):
         memory_lengths=None,
     ):
         self._check(sequences, memory, initial_state)
-        own = {} if memory is None else {"memory": memory}
+        given = {} if memory is None else {"memory": memory}
         return super().compute_output_spec(
-            sequences, mask=mask, training=training, lengths=lengths, **own
+            sequences, mask=mask, training=training, lengths=lengths, **given
         )
 
     def compute_output_shape(self, sequences_shape, memory_shape=None):
@@ -229,17 +256,21 @@ class AttentionDecoder(RNN):
     def get_config(self):
         config, of_cell = super().get_config(), self.cell.get_config()
         del config["cell"]
-        own = "cells", "attention", "units", "input_feeding"
-        config |= {name: of_cell[name] for name in own}
+        names = "cells", "attention", "units", "input_feeding"
+        config |= {name: of_cell[name] for name in names}
         return config | {"return_attention": self.return_attention}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return cls(**with_parts(config, custom_objects))
+        return cls(**deserialize_parts(config, custom_objects))
 
 
-def with_known_sizes(memory, valid):
-    """Pads a memory of unknown steps to one of few lengths, which XLA compiles for."""
+def pad_memory(memory, valid):
+    """Pads the steps to one of a few lengths, since XLA compiles for each length.
+
+    Returns:
+        The number of steps, the padded memory and its mask.
+    """
     if valid is None:
         valid = tf.ones(tf.shape(memory)[:2], tf.bool)
     steps, _, (memory, valid) = pad_steps([memory, valid])

@@ -1,4 +1,4 @@
-"""Answers: a model of sequences says what follows, token by token."""
+"""Generation: searches over the decoder of a `Seq2Seq`, token by token."""
 
 import inspect
 import math
@@ -21,13 +21,13 @@ OPTIONS = {
 
 
 def without_padding(logits):
-    """The logits of what may be said."""
+    """The logits with that of padding at -inf."""
     tokens = tf.range(logits.shape[-1])
     return tf.where(tokens == PAD, tf.constant(-math.inf, logits.dtype), logits)
 
 
 class Generation:
-    """What `Seq2Seq` is beside a model that is trained: the search over its decoder."""
+    """The part of `Seq2Seq` that generates answers."""
 
     def generate(
         self,
@@ -46,31 +46,45 @@ class Generation:
         return_attention=False,
         seed=None,
     ):
-        """Answers sources, token by token; see `rk.seq2seq.search`.
+        """Generates an answer to each source, token by token; see `rk.seq2seq.search`.
 
         Args:
-            source: int array `(batch, source)`, padded with 0. A row of padding alone
-                is answered too, from a context of zeros.
-            max_length: positive int, the most tokens of an answer, its end counted.
-            method: "greedy", "beam" or "sample".
-            beam_width, length_penalty, coverage_penalty, n_best: of "beam".
-            temperature, top_k, top_p: of "sample".
-            seed: int, of "sample"; None draws it from the model's own.
-            return_scores: bool, also the log-probabilities, as the search ranks them.
-            return_attention: bool, also the weights.
+            source: int array `(batch, source)`, padded with 0. A row may be all
+                padding; its context is zero.
+            max_length: positive int, the maximum number of tokens of an answer,
+                including the end symbol.
+            method: "greedy" (default), "beam" or "sample".
+            beam_width: positive int, default 5, for "beam".
+            length_penalty: float >= 0, default 0, for "beam"; above 0 it favors longer
+                answers.
+            coverage_penalty: float >= 0, default 0, for "beam"; above 0 it favors
+                answers that attend to all of the source.
+            temperature: float > 0, default 1, for "sample".
+            top_k: positive int or None (default), for "sample": draw from the k most
+                likely tokens.
+            top_p: float in (0, 1] or None (default), for "sample": draw from the most
+                likely tokens whose probabilities sum to `top_p`.
+            n_best: positive int up to `beam_width`, default 1, for "beam": the number
+                of answers to return per source.
+            return_scores: bool, default False: also return the log-probabilities of
+                the answers, for "beam" with its penalties.
+            return_attention: bool, default False: also return the attention weights.
+            seed: int, for "sample"; None (default) draws one from the model's own
+                generator.
 
         Returns:
-            Tokens, int array `(batch, max_length)`, the end symbol last and padding
-            behind it, and nowhere else; the end symbol is missing where it did not come
-            in time. Scores `(batch,)` and weights `(batch, max_length, source)` follow
-            if asked for. With `n_best` above 1 each has an axis more, after the batch.
+            Tokens, int array `(batch, max_length)`. Padding follows the end symbol,
+            which is missing if an answer does not end within `max_length` tokens. If
+            requested, scores `(batch,)` and weights `(batch, max_length, source)`
+            follow. With `n_best` above 1 each has another axis after the batch.
 
         Raises:
-            ValueError: a wrong argument, or a token that the model does not know.
+            ValueError: an argument is invalid or belongs to another method, or a token
+                is outside the vocabulary.
         """
         check_choice("method", method, OPTIONS)
-        source = self._checked(source)
-        given = {
+        source = self._as_tokens(source)
+        arguments = {
             "beam_width": beam_width,
             "length_penalty": length_penalty,
             "coverage_penalty": coverage_penalty,
@@ -79,8 +93,8 @@ class Generation:
             "top_k": top_k,
             "top_p": top_p,
         }
-        options = {name: given[name] for name in OPTIONS[method]}
-        self._check_left_out(method, given)
+        options = {name: arguments[name] for name in OPTIONS[method]}
+        self._check_other_methods(method, arguments)
         if (return_attention or coverage_penalty) and not self.decoder.cell.attention:
             raise ValueError(
                 "`return_attention` and `coverage_penalty` need a decoder with "
@@ -92,27 +106,28 @@ class Generation:
             seed = tf.cast(self.seed_generator.next(), tf.int64)
         else:
             seed = np.array([seed or 0, 0], np.int64)
-        searcher = self._searcher(method, max_length=max_length, **options)
-        found = searcher(source, seed)
-        given = [found.tokens]
-        given += [found.scores] if return_scores else []
-        given += [found.records] if return_attention else []
-        given = [(each[:, 0] if n_best == 1 else each).numpy() for each in given]
-        return given[0] if len(given) == 1 else tuple(given)
+        run_search = self._compiled_search(method, max_length=max_length, **options)
+        found = run_search(source, seed)
+        results = [found.tokens]
+        results += [found.scores] if return_scores else []
+        results += [found.records] if return_attention else []
+        results = [(each[:, 0] if n_best == 1 else each).numpy() for each in results]
+        return results[0] if len(results) == 1 else tuple(results)
 
-    def _check_left_out(self, method, given):
-        """Raises if an argument of another method is not the default."""
-        usual = inspect.signature(self.generate).parameters
+    def _check_other_methods(self, method, arguments):
+        """Raises `ValueError` unless arguments of other methods have their defaults."""
+        parameters = inspect.signature(self.generate).parameters
         for other, names in OPTIONS.items():
             for name in names:
-                default = usual[name].default
-                if other != method and given[name] != default:
+                default = parameters[name].default
+                if other != method and arguments[name] != default:
                     raise ValueError(
                         f"`{name}` must be {default} with `method={method!r}`; "
-                        f"received {given[name]}: pass `method={other!r}`"
+                        f"received {arguments[name]}: pass `method={other!r}`"
                     )
 
-    def _checked(self, source):
+    def _as_tokens(self, source):
+        """The source as an int32 array of tokens in the vocabulary."""
         source = np.asarray(source)
         tokens = self.source_embedding.input_dim
         if source.ndim != 2 or source.dtype.kind not in "iu":
@@ -129,9 +144,9 @@ class Generation:
             )
         return source.astype(np.int32)
 
-    def _searcher(self, method, **options):
-        """The compiled search of a method, made once for its options."""
-        known = vars(self).setdefault("_searchers", {})  # hidden from Keras's tracking
+    def _compiled_search(self, method, **options):
+        """The search as a `tf.function`, cached by method and options."""
+        known = vars(self).setdefault("_searches", {})  # hidden from Keras's tracking
         key = method, *map(repr, options.values())
         if key not in known:
 
@@ -151,21 +166,25 @@ class Generation:
         return known[key]
 
     def search(self, source, method="greedy", **options) -> search.Found:
-        """`generate` in a graph, from tokens that are not checked."""
+        """Runs a search in the current graph; see `generate` for the options.
+
+        Args:
+            source: int32 `(batch, source)`. Its tokens are not checked.
+        """
         memory, mask, states = self.encode(source)
-        first = self._first_states(states, tf.shape(source)[0])
+        first = self._initial_states(states, tf.shape(source)[0])
         width = options.get("beam_width", 1)
         if method == "beam":
             options["memory_mask"] = mask
             memory, mask = (tf.repeat(each, width, axis=0) for each in (memory, mask))
-        step = self._stepper(memory, mask)
+        step = self._make_step(memory, mask)
 
-        def say(tokens, states):
+        def step_without_padding(tokens, states):
             logits, *rest = step(tokens, states)
             return without_padding(logits), *rest
 
         return getattr(search, method)(
-            say,
+            step_without_padding,
             first,
             batch_size=tf.shape(source)[0],
             start_id=self.start_id,
@@ -174,23 +193,24 @@ class Generation:
             **options,
         )
 
-    def _first_states(self, states, batch):
-        """The states that the decoder begins with, `(batch, size)` each."""
+    def _initial_states(self, states, batch):
+        """The initial states of the decoder, `(batch, size)` each, completed with
+        zeros."""
         cell = self.decoder.cell
         zeros = cell.get_initial_state(batch)
         given = [ops.cast(state, cell.compute_dtype) for state in states or []]
         return [*given, *zeros[len(given) :]]
 
-    def _stepper(self, memory, mask, training=False):
+    def _make_step(self, memory, mask, training=False):
         """The decoder as `step(tokens, states) -> (logits, states, weights)`."""
         cell = self.decoder.cell
-        k = vars(cell.constants())
-        k = k | cell.row_constants(tf.shape(memory)[0], training)
-        k = SimpleNamespace(**k | cell.memory_constants(memory, mask))
+        params = vars(cell.constants())
+        params = params | cell.row_constants(tf.shape(memory)[0], training)
+        params = SimpleNamespace(**params | cell.memory_constants(memory, mask))
 
         def step(tokens, states, noise=None):
-            x = self._embedded(self.target_embedding, tokens, training)
-            output, weights, states = cell.decode(x, states, k, noise)
-            return self.logits(self._dropped(output, training)), states, weights
+            x = self._embed(self.target_embedding, tokens, training)
+            output, weights, states = cell.decode(x, states, params, noise)
+            return self.logits(self._drop(output, training)), states, weights
 
         return step

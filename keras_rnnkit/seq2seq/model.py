@@ -1,4 +1,4 @@
-"""Sequence to sequence: an encoder, a decoder, and what stands between them."""
+"""The sequence-to-sequence model: an encoder, a bridge and a decoder."""
 
 import keras
 import tensorflow as tf
@@ -7,13 +7,19 @@ from keras import ops, tree
 from keras_rnnkit.arguments import (
     PACKAGE,
     check_choice,
-    check_positive_integer,
     check_probability,
 )
 from keras_rnnkit.layers.layer_stack import state_sizes
 from keras_rnnkit.recurrence import run
-from keras_rnnkit.seq2seq.decoder import AttentionDecoder
 from keras_rnnkit.seq2seq.generation import PAD, Generation, without_padding
+from keras_rnnkit.seq2seq.model_checks import (
+    check_decoder,
+    check_embedding,
+    check_encoder,
+    check_equal_states,
+    check_output,
+    check_token,
+)
 from keras_rnnkit.seq2seq.training import Training
 
 BRIDGES = "dense", "copy", "zeros"
@@ -21,43 +27,67 @@ BRIDGES = "dense", "copy", "zeros"
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class Seq2Seq(Generation, Training, keras.Model):
-    """An encoder and a decoder of sequences of tokens (Sutskever et al. 2014).
+    """An encoder-decoder model for sequences of tokens (Sutskever et al. 2014).
 
         m, s = encoder(embed(source))          aₜ = decoder(embed(yₜ₋₁), m, bridge(s))
         P(yₜ | y₁ … yₜ₋₁, source) = softmax(output(aₜ))
 
     Tokens are int ids; id 0 is padding, in source and target. `fit(source, target)`
-    trains by teacher forcing: the decoder is fed `start_id` and the target without its
-    last token. A target ends with `end_id`. Loss and accuracy leave padding out.
+    trains by teacher forcing: the decoder reads `start_id` and the target without its
+    last token. A target ends with `end_id`. Loss and accuracy ignore padding.
 
     Args:
-        encoder: recurrent layer of this package, `Bidirectional` and `StackedRNN` too,
-            that returns its sequences and its states.
+        encoder: recurrent layer of this package, including `Bidirectional` and
+            `StackedRNN`, with `return_sequences=True` and `return_state=True`.
         decoder: `AttentionDecoder`.
         source_embedding, target_embedding: `keras.layers.Embedding`.
-        output: layer that makes logits of the decoder's output, such as
-            `Dense(vocabulary)`; None with `tie_embeddings`.
-        start_id, end_id: ints, the target's tokens before the first and after the last.
-        bridge: what the decoder begins with. "dense": each of its states is made of all
-            last states of the encoder, by `tanh` of a `Dense` layer. "copy": they are
-            the encoder's, of the same sizes in the same order. "zeros".
+        output: layer that maps the decoder's output to logits, such as
+            `Dense(vocabulary)`; None (default) with `tie_embeddings`.
+        start_id, end_id: ints, the tokens before and at the end of a target.
+        bridge: how to set the decoder's initial states. "dense" (default): each is a
+            `Dense` layer with `tanh` on all final states of the encoder. "copy": the
+            encoder's final states, which must have the same sizes in the same order.
+            "zeros".
         tie_embeddings: bool, default False: logits are products with the target
             embedding, `aₜ Eᵀ + b` (Press and Wolf 2017).
-        dropout: rate in [0, 1), of the embeddings and the decoder's outputs.
-        sampling: probability in [0, 1) that the decoder is fed a token drawn from its
-            own answer in training (scheduled sampling, Bengio et al. 2015), or a
-            `keras.optimizers.schedules.LearningRateSchedule` of it over training steps,
-            such as `InverseSigmoid`. Such training runs step by step, so it is slower.
-        seed: int or None, of dropout and sampling.
+        dropout: rate in [0, 1), default 0, of the embeddings and the decoder's outputs.
+        sampling: probability in [0, 1), default 0, of feeding the decoder a token drawn
+            from its own prediction in training (scheduled sampling, Bengio et al.
+            2015), or a `keras.optimizers.schedules.LearningRateSchedule` of it over
+            training steps, such as `InverseSigmoid`. Above 0, training runs step by
+            step, which is slower.
+        seed: int or None (default), for dropout and sampling.
+        **kwargs: those of `keras.Model`, such as `name`.
 
     Call arguments:
         inputs: `(source, target_in)`, int `(batch, source)` and `(batch, target)`.
+        training: bool, default False: apply dropout and scheduled sampling.
 
     Returns:
         Logits `(batch, target, vocabulary)`, float32.
 
     Raises:
-        ValueError: parts that do not fit each other; see the message.
+        ValueError: the parts do not fit each other; the message says how.
+
+    Example:
+
+    ```python
+    import keras
+    import numpy as np
+    import keras_rnnkit as rk
+
+    embed = keras.layers.Embedding
+    encoder = rk.GRU(16, return_sequences=True, return_state=True)
+    decoder = rk.AttentionDecoder(rk.GRUCell(16), rk.LuongAttention(16))
+    model = rk.Seq2Seq(
+        encoder, decoder, embed(9, 8), embed(9, 8), keras.layers.Dense(9),
+        start_id=1, end_id=2,
+    )
+    source, target = np.array([[3, 4, 5]]), np.array([[5, 4, 3, 2]])
+    model.compile()
+    model.fit(source, target)
+    print(model.generate(source, max_length=5))
+    ```
     """
 
     def __init__(
@@ -100,62 +130,19 @@ class Seq2Seq(Generation, Training, keras.Model):
         self.build()
 
     def _check_parts(self):
-        encoder, decoder = self.encoder, self.decoder
-        given = [getattr(encoder, f"return_{x}", None) for x in ("sequences", "state")]
-        if given != [True, True]:
-            raise ValueError(
-                "`encoder` must be a recurrent layer with `return_sequences=True` and "
-                f"`return_state=True`; received {encoder}"
-            )
-        if getattr(encoder, "merge_mode", "concat") is None:
-            raise ValueError(
-                "`encoder` must return one sequence; received `merge_mode=None`"
-            )
-        fits = isinstance(decoder, AttentionDecoder) and decoder.return_sequences
-        if not fits or decoder.go_backwards:
-            raise ValueError(
-                "`decoder` must be an `AttentionDecoder` with `return_sequences=True` "
-                f"that runs forwards; received {decoder}"
-            )
+        check_encoder(self.encoder)
+        check_decoder(self.decoder)
         for name in ("source_embedding", "target_embedding"):
-            if not isinstance(getattr(self, name), keras.layers.Embedding):
-                raise ValueError(
-                    f"`{name}` must be a `keras.layers.Embedding`; received "
-                    f"{getattr(self, name)}"
-                )
+            check_embedding(name, getattr(self, name))
         for name in ("start_id", "end_id"):
-            check_positive_integer(name, getattr(self, name))
-            tokens = self.target_embedding.input_dim
-            if getattr(self, name) >= tokens:
-                raise ValueError(
-                    f"`{name}` must be less than the {tokens} tokens of "
-                    f"`target_embedding`; received {getattr(self, name)}"
-                )
+            check_token(name, getattr(self, name), self.target_embedding.input_dim)
         check_choice("bridge", self.bridge, BRIDGES)
         check_probability("dropout", self.dropout)
         if not callable(self.sampling):
             check_probability("sampling", self.sampling)
-        have, want = self._encoder_sizes, self._decoder_sizes
-        if self.bridge == "copy" and have != want:
-            raise ValueError(
-                "`bridge='copy'` needs states of the same sizes; received "
-                f"{have} of the encoder and {want} of the decoder: pass "
-                "`bridge='dense'`"
-            )
-        size = self.target_embedding.output_dim
-        width = decoder.compute_output_shape((None, None, size), (None, None, 1))
-        width = (width[0] if isinstance(width[0], tuple) else width)[-1]
-        if self.tie_embeddings and (self.output_layer or width != size):
-            raise ValueError(
-                "`tie_embeddings=True` needs `output=None` and a target embedding as "
-                f"wide as the decoder's output; received {self.output_layer}, {size} "
-                f"and {width}"
-            )
-        if not self.tie_embeddings and self.output_layer is None:
-            raise ValueError(
-                "`output` must be a layer that makes logits, such as "
-                "`Dense(vocabulary)`; received None without `tie_embeddings=True`"
-            )
+        if self.bridge == "copy":
+            check_equal_states(self._encoder_sizes, self._decoder_sizes)
+        check_output(self)
 
     @property
     def _encoder_sizes(self):
@@ -167,7 +154,7 @@ class Seq2Seq(Generation, Training, keras.Model):
         return tree.flatten([cell.state_size for cell in cells])
 
     def build(self, input_shape=None):
-        """Makes all weights; what they depend on is known before the first call."""
+        """Creates all weights. Their shapes do not depend on `input_shape`."""
         del input_shape
         if self.built:
             return
@@ -190,36 +177,41 @@ class Seq2Seq(Generation, Training, keras.Model):
         else:
             shape = None, output[-1]
             _build(self.output_layer, shape)
-            made = self.output_layer.compute_output_shape(shape)[-1]
-            if made != tokens:
+            size = self.output_layer.compute_output_shape(shape)[-1]
+            if size != tokens:
                 raise ValueError(
                     f"`output` must make a logit for each of the {tokens} tokens of "
-                    f"`target_embedding`; received {made}"
+                    f"`target_embedding`; received {size}"
                 )
         self.built = True
 
-    # The model, part by part
+    # The parts of the model
 
     def encode(self, source, training=False):
-        """Returns the memory, its mask and the decoder's first states, None for zeros.
+        """Returns the memory, its mask, and the decoder's initial states or None.
 
         Args:
             source: int `(batch, source)`.
+            training: bool, default False.
         """
         mask = ops.not_equal(source, PAD)
-        x = self._embedded(self.source_embedding, source, training)
+        x = self._embed(self.source_embedding, source, training)
         memory, *states = self.encoder(x, mask=mask, training=training)
         if getattr(self.encoder, "go_backwards", False):
-            memory = ops.flip(memory, axis=1)  # into the order of the source
+            memory = ops.flip(memory, axis=1)  # in the order of the source
         if self.bridge == "zeros":
             return memory, mask, None
         if self.bridge == "dense":
-            both = ops.concatenate(tree.flatten(states), axis=-1)
-            states = [dense(both) for dense in self.bridges]
+            joined = ops.concatenate(tree.flatten(states), axis=-1)
+            states = [dense(joined) for dense in self.bridges]
         return memory, mask, tree.flatten(states)
 
     def logits(self, output):
-        """The logits, float32, of what the decoder puts out, of one step or several."""
+        """Returns float32 logits.
+
+        Args:
+            output: the decoder's output, of one step or of several.
+        """
         x = ops.reshape(output, (-1, output.shape[-1]))
         if self.tie_embeddings:
             table = ops.cast(self.target_embedding.embeddings, x.dtype)
@@ -230,10 +222,10 @@ class Seq2Seq(Generation, Training, keras.Model):
         shape = *ops.shape(output)[:-1], self.target_embedding.input_dim
         return ops.reshape(ops.cast(x, "float32"), shape)
 
-    def _embedded(self, embedding, tokens, training):
-        return self._dropped(embedding(tokens), training)
+    def _embed(self, embedding, tokens, training):
+        return self._drop(embedding(tokens), training)
 
-    def _dropped(self, x, training):
+    def _drop(self, x, training):
         if not training or not self.dropout:
             return x
         return keras.random.dropout(x, self.dropout, seed=self.seed_generator)
@@ -242,21 +234,21 @@ class Seq2Seq(Generation, Training, keras.Model):
         if not isinstance(inputs, (list, tuple)) or len(inputs) != 2:
             raise ValueError(
                 f"`{self.name}` takes the pair (source, target); received {inputs}: "
-                "pass the target to `fit`, and call `generate` for answers"
+                "pass the target to `fit`, or call `generate` for answers"
             )
         source, target = inputs
         memory, mask, states = self.encode(source, training)
         if training and (callable(self.sampling) or self.sampling):
-            return self._sampled(target, memory, mask, states)
-        x = self._embedded(self.target_embedding, target, training)
+            return self._call_with_sampling(target, memory, mask, states)
+        x = self._embed(self.target_embedding, target, training)
         output = self.decoder(
             x, memory, memory_mask=mask, initial_state=states, training=training
         )
         output = output[0] if isinstance(output, (list, tuple)) else output
-        return self.logits(self._dropped(output, training))
+        return self.logits(self._drop(output, training))
 
-    def _sampled(self, target, memory, mask, states):
-        """Logits where the decoder is fed tokens of its own now and then."""
+    def _call_with_sampling(self, target, memory, mask, states):
+        """Returns logits of a decoder that is sometimes fed its own predictions."""
         shape = tf.shape(target)
         rate = self.sampling
         if callable(rate):
@@ -264,25 +256,25 @@ class Seq2Seq(Generation, Training, keras.Model):
             rate = rate(0 if optimizer is None else optimizer.iterations)
         target = tf.cast(target, tf.int32)
         noise = self.decoder.cell.draw_noise((shape[1], shape[0]), training=True)
-        coins = keras.random.uniform(shape, seed=self.seed_generator) < rate
+        uses_own = keras.random.uniform(shape, seed=self.seed_generator) < rate
         seed = tf.cast(self.seed_generator.next(), tf.int32)
-        step = self._stepper(memory, mask, training=True)
-        states = self._first_states(states, shape[0])
+        step = self._make_step(memory, mask, training=True)
+        states = self._initial_states(states, shape[0])
 
         def sampling_step(given, carried):
-            (token, coin, t, noise), (own, *states) = given, carried
-            token = tf.where(coin, own, token)
+            (token, uses_own, t, noise), (own, *states) = given, carried
+            token = tf.where(uses_own, own, token)
             logits, states, _ = step(token, states, noise or None)
-            likely = without_padding(tf.stop_gradient(logits))
-            draw = tf.random.stateless_categorical(likely, 1, seed + t, tf.int32)
-            return logits, [draw[:, 0], *states]
+            of_tokens = without_padding(tf.stop_gradient(logits))
+            drawn = tf.random.stateless_categorical(of_tokens, 1, seed + t, tf.int32)
+            return logits, [drawn[:, 0], *states]
 
         tokens = self.target_embedding.input_dim
         steps = tf.range(shape[1])
-        given = tf.transpose(target), tf.transpose(coins), steps, noise or []
-        first = tf.zeros((shape[0], tokens))
+        given = tf.transpose(target), tf.transpose(uses_own), steps, noise or []
+        zeros = tf.zeros((shape[0], tokens))
         own = tf.pad(target, [[0, 0], [0, 1]])[:, 0]  # there may be no steps
-        logits, _ = run(sampling_step, given, [own, *states], first)
+        logits, _ = run(sampling_step, given, [own, *states], zeros)
         return tf.transpose(logits, [1, 0, 2])
 
     def get_config(self):
@@ -306,12 +298,12 @@ class Seq2Seq(Generation, Training, keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         deserialize = keras.saving.deserialize_keras_object
-        made = {
+        parts = {
             name: deserialize(value, custom_objects)
             for name, value in config.items()
             if isinstance(value, dict) and name != "dtype"
         }
-        return cls(**(config | made))
+        return cls(**(config | parts))
 
 
 def _build(layer, *shapes):

@@ -1,4 +1,4 @@
-"""How models of sequences are trained: teacher forcing, loss and schedule."""
+"""Training of sequence-to-sequence models: teacher forcing, loss and schedule."""
 
 import contextlib
 import math
@@ -14,16 +14,35 @@ from keras_rnnkit.seq2seq.generation import PAD
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class TokenCrossentropy(keras.losses.Loss):
-    """The cross-entropy of tokens, in float32, the mean over those of weight.
+    """Cross-entropy of tokens with logits, computed in float32.
 
         -(1 - ε) log p(y) - ε / V Σᵥ log p(v)
 
-    V is the size of the vocabulary. `Seq2Seq` gives padding no weight.
+    V is the size of the vocabulary. `Seq2Seq` sets the weight of padding to zero.
 
     Args:
         label_smoothing: float in [0, 1), ε (Szegedy et al. 2016), default 0.
+        reduction: str, as in Keras; default "mean_with_sample_weight", the weighted
+            mean over tokens.
+        name: str.
+        **kwargs: those of `keras.losses.Loss`, such as `dtype`.
 
-    Shapes: tokens `(batch, steps)`, logits `(batch, steps, vocabulary)`.
+    Call arguments:
+        y_true: int `(batch, steps)`, the tokens.
+        y_pred: float `(batch, steps, vocabulary)`, the logits.
+
+    Raises:
+        ValueError: `label_smoothing` is outside [0, 1).
+
+    Example:
+
+    ```python
+    import numpy as np
+    from keras_rnnkit.seq2seq import TokenCrossentropy
+
+    tokens, logits = np.array([[1, 3]]), np.zeros((1, 2, 4), "float32")
+    print(float(TokenCrossentropy(label_smoothing=0.1)(tokens, logits)))  # log 4
+    ```
     """
 
     def __init__(
@@ -44,8 +63,8 @@ class TokenCrossentropy(keras.losses.Loss):
         )
         if not self.label_smoothing:
             return loss
-        spread = -ops.mean(ops.log_softmax(logits), axis=-1)
-        return (1 - self.label_smoothing) * loss + self.label_smoothing * spread
+        uniform = -ops.mean(ops.log_softmax(logits), axis=-1)
+        return (1 - self.label_smoothing) * loss + self.label_smoothing * uniform
 
     def get_config(self):
         return super().get_config() | {"label_smoothing": self.label_smoothing}
@@ -53,12 +72,30 @@ class TokenCrossentropy(keras.losses.Loss):
 
 @keras.saving.register_keras_serializable(PACKAGE)
 class InverseSigmoid(keras.optimizers.schedules.LearningRateSchedule):
-    """How often a decoder is fed its own answers: ever more (Bengio et al. 2015).
+    """A rising schedule of the probability of scheduled sampling (Bengio et al. 2015).
 
         p(step) = 1 - k / (k + exp(step / k))
 
     Args:
-        k: float > 0, in training steps; p is one half at `k log k`.
+        k: float > 0, in training steps; p is 0.5 at step `k log k`.
+
+    Call arguments:
+        step: int or scalar tensor, the training step.
+
+    Returns:
+        A float32 scalar, p.
+
+    Raises:
+        ValueError: `k` is not above 0.
+
+    Example:
+
+    ```python
+    import keras_rnnkit as rk
+
+    schedule = rk.seq2seq.InverseSigmoid(1000)  # pass it as `Seq2Seq(sampling=...)`
+    print([float(schedule(step)) for step in (0, 6908, 20000)])  # 0.001, 0.5, 1
+    ```
     """
 
     def __init__(self, k):
@@ -66,7 +103,7 @@ class InverseSigmoid(keras.optimizers.schedules.LearningRateSchedule):
         self.k = k
 
     def __call__(self, step):
-        # The same, without a number that overflows.
+        # An equal form that does not overflow.
         return ops.sigmoid(ops.cast(step, "float32") / self.k - math.log(self.k))
 
     def get_config(self):
@@ -74,7 +111,7 @@ class InverseSigmoid(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class Training:
-    """What `Seq2Seq` does to be trained: it is fed the target, one step behind."""
+    """The part of `Seq2Seq` that trains it by teacher forcing."""
 
     def compile(
         self,
@@ -85,43 +122,46 @@ class Training:
         weighted_metrics=("accuracy",),
         **kwargs,
     ):
-        """As `keras.Model.compile`; the loss is the cross-entropy of each token.
+        """Configures the model for training, as `keras.Model.compile` does.
 
         Args:
-            loss: one of tokens `(batch, steps)` and logits `(batch, steps,
-                vocabulary)`, as `TokenCrossentropy` is, which is the default.
-            label_smoothing: of the default loss; see `TokenCrossentropy`.
-            weighted_metrics: as in Keras; these leave padding out.
+            optimizer: as in Keras; default "adam".
+            loss: a loss of tokens `(batch, steps)` and logits `(batch, steps,
+                vocabulary)`; default `TokenCrossentropy`.
+            label_smoothing: float in [0, 1), default 0, of the default loss; see
+                `TokenCrossentropy`.
+            weighted_metrics: as in Keras, default `("accuracy",)`; they ignore padding.
+            **kwargs: the other arguments of `keras.Model.compile`.
 
         Raises:
-            ValueError: a loss or a metric that does not take tokens and logits; a loss
-                of probabilities; `label_smoothing` beside a loss of your own.
+            ValueError: a loss or a metric does not take tokens and logits, a loss takes
+                probabilities, or `label_smoothing` is set together with `loss`.
         """
         if loss is None:
             loss = TokenCrossentropy(label_smoothing)
         elif label_smoothing:
             raise ValueError(
-                "`label_smoothing` must be 0 beside a `loss` of your own; received "
-                f"{label_smoothing}: give it to the loss"
+                "`label_smoothing` must be 0 with a `loss` of your own; received "
+                f"{label_smoothing}: pass it to the loss"
             )
         metrics = weighted_metrics or None
-        self._check_compiled("loss", loss)
+        self._check_takes_logits("loss", loss)
         for name, given in {
             "weighted_metrics": metrics,
             "metrics": kwargs.get("metrics"),
         }.items():
-            self._check_compiled(name, given)
+            self._check_takes_logits(name, given)
         super().compile(optimizer, loss, weighted_metrics=metrics, **kwargs)
 
-    def _check_compiled(self, name, given):
+    def _check_takes_logits(self, name, given):
         """Raises `ValueError` unless a loss or metrics take tokens and logits.
 
-        A model of logits alone tries them, in the way that `fit` would.
+        A small model that returns its logits calls them the way `fit` does.
         """
         if given is None:
             return
         vocabulary = self.target_embedding.input_dim
-        wants = (
+        message = (
             f"`{name}` must take tokens `(batch, steps)` and logits `(batch, steps, "
             f"{vocabulary})`, as `TokenCrossentropy` does; received {given!r}"
         )
@@ -130,24 +170,24 @@ class Training:
             if each is keras.losses.sparse_categorical_crossentropy or (
                 name == "loss" and getattr(each, "from_logits", True) is False
             ):
-                raise ValueError(f"{wants}, which is of probabilities")
-        # No two of these numbers are one, so that no wrong shapes fit by chance.
+                raise ValueError(f"{message}, which takes probabilities")
+        # The sizes differ, so that wrong shapes do not fit by chance.
         rows, steps = 2, 3
         logits = keras.Input((steps, vocabulary))
         probe = keras.Model(logits, keras.layers.Identity()(logits))
         tokens, weights = ops.ones((rows, steps), "int32"), ops.ones((rows, steps))
-        said = ops.zeros((rows, steps, vocabulary))
+        predicted = ops.zeros((rows, steps, vocabulary))
         try:
             probe.compile(**({"loss": None} | {name: given}))
             if name == "loss":
-                probe.compute_loss(None, tokens, said, weights)
+                probe.compute_loss(None, tokens, predicted, weights)
             else:
-                probe.compute_metrics(None, tokens, said, weights)
+                probe.compute_metrics(None, tokens, predicted, weights)
                 probe.reset_metrics()
         except Exception as error:
-            shapes = isinstance(error, tf.errors.OpError)  # those of a kernel say less
-            why = "" if shapes else f": {str(error).splitlines()[0]}"
-            raise ValueError(f"{wants}{why}") from error
+            is_kernel = isinstance(error, tf.errors.OpError)  # its text does not help
+            reason = "" if is_kernel else f": {str(error).splitlines()[0]}"
+            raise ValueError(f"{message}{reason}") from error
 
     def compile_from_config(self, config):
         self.compile(**keras.saving.deserialize_keras_object(config))
@@ -155,40 +195,48 @@ class Training:
             self.optimizer.build(self.trainable_variables)
 
     def fit(self, x=None, y=None, *args, **kwargs):
-        """As `keras.Model.fit`, of sources and targets.
+        """Trains the model, as `keras.Model.fit` does.
 
-        A target ends with `end_id`, or goes without where it was cut. Where no row has
-        it a model could not learn to end its answers: that is an error, of arrays at
-        once, of other data in the first batch of a training (but not with
-        `jit_compile=True`, which leaves such checks out).
+        Targets must end with `end_id`, except truncated ones: if none did, the model
+        could not learn to end its answers. Arrays are checked before training, other
+        data in the first batch, but not with `jit_compile=True`, which has no
+        assertions.
+
+        Args:
+            x: int array `(batch, source)`, or a dataset of `(source, target)`.
+            y: int array `(batch, target)`; None for a dataset.
+            *args, **kwargs: the other arguments of `keras.Model.fit`.
+
+        Returns:
+            A Keras `History`.
 
         Raises:
-            ValueError: no target has `end_id`.
+            ValueError: no target contains `end_id`.
         """
         if hasattr(y, "__array__"):
             tokens = np.asarray(y)
             if tokens.size and not np.any(tokens == self.end_id):
-                raise ValueError(self._no_end)
-        with self._ends_asked_for():
+                raise ValueError(self._missing_end)
+        with self._missing_end_as_value_error():
             return super().fit(x, y, *args, **kwargs)
 
     def train_on_batch(self, *args, **kwargs):
-        """As `keras.Model.train_on_batch`, with the error of `fit`."""
-        with self._ends_asked_for():
+        """Trains on one batch, as `keras.Model.train_on_batch`; raises as `fit`."""
+        with self._missing_end_as_value_error():
             return super().train_on_batch(*args, **kwargs)
 
     @contextlib.contextmanager
-    def _ends_asked_for(self):
-        """Raises the error of a graph in which no target ends as a `ValueError`."""
+    def _missing_end_as_value_error(self):
+        """Turns the assertion error of `train_step` into a `ValueError`."""
         try:
             yield
         except tf.errors.InvalidArgumentError as error:
-            if self._no_end not in error.message:
+            if self._missing_end not in error.message:
                 raise
-            raise ValueError(self._no_end) from None
+            raise ValueError(self._missing_end) from None
 
     @property
-    def _no_end(self):
+    def _missing_end(self):
         return (
             f"targets must end with `end_id`; received none with {self.end_id}: append "
             "it to each, before the padding"
@@ -197,28 +245,29 @@ class Training:
     def train_step(self, data):
         data = self._teacher_forced(data)
         target = data[1]
-        ended = tf.reduce_any(tf.equal(target, tf.cast(self.end_id, target.dtype)))
-        later = self.optimizer.iterations > 0
-        # Left out by XLA, which has no assertions.
-        there = tf.debugging.Assert(
-            later | ended | tf.equal(tf.size(target), 0), [self._no_end]
+        has_end = tf.reduce_any(tf.equal(target, tf.cast(self.end_id, target.dtype)))
+        is_later = self.optimizer.iterations > 0
+        # None under XLA, which has no assertions.
+        assertion = tf.debugging.Assert(
+            is_later | has_end | tf.equal(tf.size(target), 0), [self._missing_end]
         )
-        with tf.control_dependencies([] if there is None else [there]):
+        with tf.control_dependencies([] if assertion is None else [assertion]):
             return super().train_step(data)
 
     def test_step(self, data):
         return super().test_step(self._teacher_forced(data))
 
     def _teacher_forced(self, data):
+        """Returns `((source, decoder input), target, weights without padding)`."""
         source, target, weight = keras.utils.unpack_x_y_sample_weight(data)
         if target is None:
-            raise ValueError(
-                f"`{self.name}` needs targets to be trained on; received none"
-            )
+            raise ValueError(f"`{self.name}` needs targets for training; received none")
         start = tf.fill((tf.shape(target)[0], 1), self.start_id)
-        before = tf.concat([tf.cast(start, target.dtype), target[:, :-1]], axis=1)
-        counts = tf.cast(tf.not_equal(target, PAD), "float32")
+        decoder_input = tf.concat(
+            [tf.cast(start, target.dtype), target[:, :-1]], axis=1
+        )
+        weights = tf.cast(tf.not_equal(target, PAD), "float32")
         if weight is not None:
             weight = tf.cast(weight, "float32")
-            counts *= weight if weight.shape.rank == 2 else weight[:, None]
-        return (source, before), target, counts
+            weights *= weight if weight.shape.rank == 2 else weight[:, None]
+        return (source, decoder_input), target, weights

@@ -96,11 +96,11 @@ def test_a_file_is_read_as_it_is_meant(what, file):
 
 
 WRONG = {
-    "empty": ("", "split 'train' of `.*pairs.tsv` must hold a pair.*it is empty"),
-    "blank": ("\n\n", "must hold a pair"),
+    "empty": ("", "split 'train' of `.*pairs.tsv` must contain a pair.*it is empty"),
+    "blank": ("\n\n", "must contain a pair"),
     "one column": (
         "Go.\tGeh.\n\nRun.\n",
-        "line 3 of `.*pairs.tsv` must be two sentences with a tab.*received 'Run.'",
+        "line 3 of `.*pairs.tsv` must be two sentences separated.*received 'Run.'",
     ),
     "commas": ("Go.,Geh.\n", "line 1 of .*received 'Go.,Geh.'"),
     "no target": ("Go.\t\t#1\n", "line 1 of"),
@@ -166,7 +166,7 @@ def test_languages_are_features_of_text(tfds):
         ):
             with pytest.raises(
                 ValueError,
-                match=f"`languages` must be two of the texts that '{name}' has, "
+                match=f"`languages` must be two of the text features of '{name}', "
                 f"{texts}; received",
             ):
                 sentence_pairs(name, languages=languages)

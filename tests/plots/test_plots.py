@@ -206,9 +206,9 @@ def page(*example):
         (np.ones((0, 2, 3)), r"be `\(target, source\)` or .* shape \(0, 2, 3\)"),
         (
             np.ones((1, 3)),
-            r"reach over 2 target and 3 source .* received shape \(1, 3\)",
+            r"cover 2 target and 3 source .* received shape \(1, 3\)",
         ),
-        (np.ones((4, 2, 2)), r"reach over 2 target and 3 source .* shape \(4, 2, 2\)"),
+        (np.ones((4, 2, 2)), r"cover 2 target and 3 source .* shape \(4, 2, 2\)"),
         ([[0, 1, 0], [0, np.nan, 0]], r"be finite and lie in \[0, 1\]; received nan"),
         ([[0, 1, 0], [0, np.inf, 0]], r"be finite and lie in \[0, 1\]; received inf"),
         ([[0, 1, 0], [0, -0.5, 0]], r"be finite and lie in \[0, 1\]; received -0.5"),

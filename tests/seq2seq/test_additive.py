@@ -45,7 +45,7 @@ def is_compiled(monkeypatch):
     functions = both_ways(additive.forward, additive.backward)
     loops = RowFunction(*functions, additive.reference)  # compiled anew for each test
     spy = mock.Mock(wraps=loops)
-    monkeypatch.setattr(additive, "in_parts", spy)
+    monkeypatch.setattr(additive, "compiled_scores", spy)
     return spy
 
 

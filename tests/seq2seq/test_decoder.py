@@ -677,7 +677,7 @@ WRONG = [
     (lambda: decoder_of(units=0), "`units` must be a positive integer; received 0"),
     (
         lambda: decoder_of(units=3),
-        "`units` is the size of what attention returns; received 3 without",
+        "`units` is the output size of `attention`; received 3 without",
     ),
     (
         lambda: decoder_of(input_feeding=2),
@@ -766,7 +766,7 @@ def test_masks_that_do_not_fit_are_told(rng):
 def test_a_cell_runs_on_the_loop_of_the_decoder_alone(rng):
     cell = make("GRU", "luong", rng).cell
     x, states = np.ones((2, FEATURES), "float32"), cell.get_initial_state(2)
-    assert_raises("has no memory of its own: run it by `Att", cell, x, states)
+    assert_raises("cannot run without a memory: use `Att", cell, x, states)
 
 
 def test_a_setting_of_an_inner_cell_that_changes_is_seen(rng):

@@ -248,7 +248,7 @@ def test_calls_of_other_sizes_do_not_trace_again_and_see_new_weights(rng):
         words = model.generate(x, max_length=4)
         np.testing.assert_array_equal(words, greedy_by_hand(model, x, 4))
         assert words.shape == (rows, 4)
-    run = model._searcher("greedy", max_length=4)
+    run = model._compiled_search("greedy", max_length=4)
     assert run.experimental_get_tracing_count() == 1
     x, y = pairs(rng)
     before = model.generate(x, max_length=4)

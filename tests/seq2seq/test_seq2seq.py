@@ -208,7 +208,7 @@ def test_a_model_trains_and_answers_in_float16(rng):
 def test_logits_are_those_of_decoding_step_by_step(kind, rng):
     model, (x, y) = make(**KINDS[kind](), rng=rng), pairs(rng)
     memory, mask, states = model.encode(tf.constant(x))
-    step, states = model._stepper(memory, mask), model._first_states(states, 6)
+    step, states = model._make_step(memory, mask), model._initial_states(states, 6)
     logits = []
     for token in shifted(y).T:
         said, states, weights = step(tf.constant(token), states)

@@ -105,9 +105,9 @@ def test_a_wrong_call_says_what_to_do(rng):
     model.compile(run_eagerly=True)
     assert_raises(r"takes the pair \(source, target\); received", model, x)
     assert_raises("call `generate` for answers", model.predict, x, verbose=0)
-    assert_raises("needs targets to be trained on; received none", model.fit, x)
+    assert_raises("needs targets for training; received none", model.fit, x)
     wrong = {"loss": TokenCrossentropy(), "label_smoothing": 0.1}
-    assert_raises("`label_smoothing` must be 0 beside", model.compile, **wrong)
+    assert_raises("`label_smoothing` must be 0 with", model.compile, **wrong)
     assert_raises(r"`label_smoothing` must lie in \[0, 1\)", TokenCrossentropy, 1.0)
     np.testing.assert_allclose(
         model.predict((x, shifted(y)), verbose=0), model((x, shifted(y))), atol=1e-6
@@ -118,7 +118,7 @@ def test_a_wrong_call_says_what_to_do(rng):
 def test_a_loss_that_does_not_fit_is_refused_when_it_is_compiled(loss):
     with pytest.raises(ValueError, match=r"`loss` must take tokens .* and logits"):
         make().compile("adam", loss)
-    with pytest.raises(ValueError, match="which is of probabilities"):
+    with pytest.raises(ValueError, match="which takes probabilities"):
         make().compile("adam", "sparse_categorical_crossentropy")
     with pytest.raises(ValueError, match="`weighted_metrics` must take tokens"):
         make().compile("adam", weighted_metrics=["mae"])

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 
-from keras_rnnkit.seq2seq.scores import edit_distance, error_rates
+from keras_rnnkit.seq2seq.metrics import edit_distance, error_rates
 
 
 @functools.cache
@@ -82,10 +82,14 @@ def test_rates_by_hand(predicted, references, rates):
 @pytest.mark.parametrize(
     ("predicted", "references", "message"),
     [
-        (["a", "b"], [["a"]], "of one length of at least 1; received 2 and 1"),
-        ([], [], "of one length of at least 1; received 0 and 0"),
-        (["a", "b"], [["a"], []], "`references` must list one each; 1 has none"),
-        (["a"], [[""]], "`references` must hold a token; received none"),
+        (["a", "b"], [["a"]], "have the same length >= 1; received 2 and 1"),
+        ([], [], "have the same length >= 1; received 0 and 0"),
+        (
+            ["a", "b"],
+            [["a"], []],
+            r"`references\[1\]` must hold a sequence; it is empty",
+        ),
+        (["a"], [[""]], "`references` must contain a token; received none"),
     ],
 )
 def test_what_has_no_rate_is_refused(predicted, references, message):
