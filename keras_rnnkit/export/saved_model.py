@@ -28,7 +28,7 @@ from keras_rnnkit.export.samples import (
 from keras_rnnkit.export.steps import Search, of_one_input
 from keras_rnnkit.internals import all_layers
 from keras_rnnkit.recurrence import Policy
-from keras_rnnkit.reservoir.forecast import check_closed, closed_loop
+from keras_rnnkit.reservoir.forecast import closed_loop, external_feature_count
 
 SIGNATURE = "serving_default"
 STEP, RESET = "step", "reset"
@@ -192,7 +192,7 @@ def forecast_endpoint(model, steps, batch_size, warmup=None, write=None) -> dict
         write: how the loop is written; see `recurrence.run`.
     """
     check_positive_integer("forecast", steps)
-    outside = check_closed(model)
+    outside = external_feature_count(model)
     of_model = model.inputs[0]
     sizes = {"warmup": (warmup, of_model.shape[-1])}
     if outside and steps > 1:
