@@ -23,6 +23,9 @@ class RLS:
     as I / λ: from a readout of zeros and with μ = 1, W equals ridge regression with λ
     on weights and bias, after any number of steps. Computed in float64.
 
+    With `feedback=True`, errors of the first steps are fed back too; `forgetting=0.99`
+    then works better than 1, as it forgets them.
+
     Args:
         model: as for `fit_readout`, with one input, and one output at every step.
         ridge: float > 0, λ. Default 1.0.
@@ -34,9 +37,6 @@ class RLS:
 
     Raises:
         ValueError: as for `fit_readout`, or for a wrong argument.
-
-    With `feedback=True`, errors of the first steps are fed back too; `forgetting=0.99`
-    then works better than 1, as it forgets them.
 
     Example:
 

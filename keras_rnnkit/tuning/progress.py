@@ -31,7 +31,8 @@ class Progress:
         """Runs the search.
 
         Args:
-            *args, **kwargs: passed to the tuner's `search`, with `verbose=0`.
+            *args: passed to the tuner's `search`.
+            **kwargs: passed to the tuner's `search`, with `verbose=0`.
 
         Raises:
             ImportError: `tensorboard`, which KerasTuner needs in every trial, is not

@@ -175,7 +175,7 @@ def cell_makers(cells):
 def check_cell(argument, value):
     if callable(value) and not hasattr(value, "__name__"):
         raise ValueError(
-            f"`{argument}` must have names; received {value!r}: pass a dict"
+            f"`{argument}` must have names; received {value!r}: name it in a dict"
         )
     if not callable(value):
         check_choice(argument, value, CELLS)
