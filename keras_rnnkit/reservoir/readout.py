@@ -35,10 +35,13 @@ class Readout(Summarized):
     Example:
 
     ```python
+    model = keras.Sequential(
+        [keras.Input((None, 1)), rk.ESN(100, seed=0), keras.layers.Dense(1)]
+    )
+    series = rk.datasets.mackey_glass(1001)  # (1, steps, 1)
+    x, y = series[:, :-1], series[:, 1:]
     readout = rk.fit_readout(model, x, y, ridge=[1e-6, 1e-3])
-    print(readout.ridge)  # the better of the two
-    for ridge, error in readout.errors.items():
-        print(ridge, error)
+    print(readout.ridge, readout.errors)
     ```
     """
 

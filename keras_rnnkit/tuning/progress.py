@@ -22,6 +22,7 @@ class Progress:
         pass
 
 
+    # `build` makes a model from hyperparameters; see `recurrent_stack`.
     tuner = Search(build, objective="val_loss", max_trials=20)
     tuner.search(x, y, validation_split=0.2, epochs=10)
     ```
