@@ -15,7 +15,7 @@ import keras_rnnkit as rk
 from tests.helpers import assert_close
 from tools.fill_docs import (
     EXAMPLES,
-    MADE,
+    GENERATED,
     TABLES,
     block,
     example,
@@ -87,7 +87,7 @@ def test_the_example_for_phones_runs(tmp_path):
     assert all(name in out for name in FILES)
 
 
-@pytest.mark.parametrize("name", ["example", "output", *EXAMPLES, *TABLES, *MADE])
+@pytest.mark.parametrize("name", ["example", "output", *EXAMPLES, *TABLES, *GENERATED])
 def test_each_block_exists_once(name):
     assert page(name).is_file()
     assert block(name).strip()
@@ -100,7 +100,7 @@ def test_the_pages_show_what_the_docstrings_of_examples_show(name):
     assert textwrap.indent(block(name), "    ").rstrip() in docstring
 
 
-@pytest.mark.parametrize("name", [*TABLES, *MADE])
+@pytest.mark.parametrize("name", [*TABLES, *GENERATED])
 def test_the_tables_of_speed_are_those_of_the_benchmarks(name):
     assert block(name) == result(name)
 

@@ -6,7 +6,7 @@ import pytest
 import keras_rnnkit as rk
 from keras_rnnkit.datasets.japanese_vowels import Sequences
 from keras_rnnkit.datasets.sentences import Pairs
-from keras_rnnkit.reservoir import measured
+from keras_rnnkit.reservoir import measure_results
 
 RAMP = np.linspace(0, 1, 300)
 PRINTED = {
@@ -24,16 +24,16 @@ PRINTED = {
         "10: 0.1111, 100: 0.2222, 1000: 0.3333, 1e+04: 0.4444, ... 8 in all}, count=7)",
     ),
     "capacity": (
-        measured.MemoryCapacity(12.3456, RAMP, 100),
+        measure_results.MemoryCapacity(12.3456, RAMP, 100),
         "MemoryCapacity(total=12.35, by_delay=<float64 array of shape (300,) from 0 to "
         "1>, bound=100)",
     ),
     "spectrum": (
-        measured.Spectrum(0.9, RAMP.astype(complex)),
+        measure_results.Spectrum(0.9, RAMP.astype(complex)),
         "Spectrum(radius=0.9, eigenvalues=<complex128 array of shape (300,)>)",
     ),
     "echo states": (
-        measured.EchoState(True, RAMP[:0]),
+        measure_results.EchoState(True, RAMP[:0]),
         "EchoState(holds=True, distances=<float64 array of shape (0,)>)",
     ),
     "vowels": (

@@ -1,11 +1,11 @@
-"""Pictures on the pages of the documentation."""
+"""Figures on the pages of the documentation."""
 
 import io
 import re
 
 
 def svg(figure) -> str:
-    """A matplotlib figure as HTML that stands in the page."""
+    """Returns a matplotlib figure as HTML with an inline SVG."""
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None})
     text = file.getvalue().partition("<svg")[2]

@@ -1,6 +1,7 @@
-"""MkDocs hooks: files from outside `docs/`, and a check of the API reference.
+"""MkDocs hooks: add files from outside `docs/`, and check the API reference.
 
-Pages link to files of the repository as they do on a code host, `../examples/x.py`.
+Pages link to files of the repository by relative paths, `../examples/x.py`, as on a
+code host; the hooks rewrite these links for the site.
 """
 
 import importlib
@@ -16,8 +17,8 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "keras_rnnkit"
-# What the site shows from outside `docs/`.
-SHOWN = (
+# Files outside `docs/` that the site includes.
+INCLUDED = (
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "LICENSE",
@@ -26,20 +27,20 @@ SHOWN = (
     "examples/*.py",
     "saved_models/**/*.png",
 )
-OUTSIDE = "|".join(sorted({shown.split("/")[0] for shown in SHOWN}))
+OUTSIDE = "|".join(sorted({pattern.split("/")[0] for pattern in INCLUDED}))
 
 log = get_plugin_logger("docs_hooks")
 documented = set()
 
 
 def on_files(files, config):
-    """Adds the files from outside."""
-    for shown in SHOWN:
-        for path in sorted(ROOT.glob(shown)):
+    """Adds the files from outside `docs/`."""
+    for pattern in INCLUDED:
+        for path in sorted(ROOT.glob(pattern)):
             name = path.relative_to(ROOT).as_posix()
             directory_urls = config.use_directory_urls
             files.append(File(name, str(ROOT), config.site_dir, directory_urls))
-    # Code on the pages writes its files here, and its `python` is this one.
+    # Code on the pages runs in a temporary folder, with this Python on the PATH.
     os.chdir(tempfile.mkdtemp())
     folders = str(Path(sys.executable).parent), os.environ.get("PATH", "")
     os.environ["PATH"] = os.pathsep.join(folders)
@@ -47,7 +48,7 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, **_):
-    """Makes links between `docs/` and the rest of the repository those of the site."""
+    """Rewrites links between `docs/` and the rest of the repository for the site."""
     if page.file.src_dir == str(ROOT):
         return markdown.replace("](docs/", "](" + "../" * page.url.count("/"))
     up = r"\.\./" * page.file.src_uri.count("/")
@@ -55,7 +56,7 @@ def on_page_markdown(markdown, page, **_):
 
 
 def on_page_content(html, page, **_):
-    """Notes which names a page of the API reference documents."""
+    """Records the names that a page of the API reference documents."""
     if page.url.startswith("api/"):
         documented.update(re.findall(rf'id="({PACKAGE}\.[\w.]+)"', html))
 
@@ -63,14 +64,14 @@ def on_page_content(html, page, **_):
 def on_post_build(**_):
     """Fails the strict build if a public name is not documented."""
     os.chdir(ROOT)
-    known = {id(resolve(name)) for name in documented}
-    for name, value in public(importlib.import_module(PACKAGE)):
-        if id(value) not in known:
+    documented_ids = {id(resolve(name)) for name in documented}
+    for name, value in public_names(importlib.import_module(PACKAGE)):
+        if id(value) not in documented_ids:
             log.warning(f"`{name}` is public, but no API page documents it")
 
 
 def resolve(name):
-    """The object of a dotted name, or None; a module hides a function of its name."""
+    """Returns the object of a dotted name, or None; prefers a module to a function."""
     value, path = importlib.import_module(PACKAGE), PACKAGE
     for part in name.split(".")[1:]:
         path = f"{path}.{part}"
@@ -78,19 +79,19 @@ def resolve(name):
     return value
 
 
-def public(module):
-    """Yields all public names of a module and of the modules that it names."""
-    for name in getattr(module, "__all__", None) or defined(module):
+def public_names(module):
+    """Yields `(name, object)` for what a module and its public submodules export."""
+    for name in getattr(module, "__all__", None) or defined_names(module):
         value = getattr(module, name)
         if inspect.ismodule(value):
-            yield from public(value)
+            yield from public_names(value)
         else:
             yield f"{module.__name__}.{name}", value
 
 
-def defined(module):
-    """The classes that a module without `__all__` defines, and those of its functions
-    whose docstrings describe their arguments."""
+def defined_names(module):
+    """Yields the public names that a module without `__all__` defines: classes, and
+    functions whose docstrings describe their arguments."""
     for name, value in vars(module).items():
         is_own = getattr(value, "__module__", None) == module.__name__
         is_function = inspect.isfunction(value) and "Args:" in (value.__doc__ or "")

@@ -1,4 +1,4 @@
-"""A Griffe extension: what inspection alone does not show of this package."""
+"""A Griffe extension for what plain inspection misses in this package."""
 
 import inspect
 
@@ -8,32 +8,32 @@ CALL = "Call arguments:\n"
 
 
 class Sections(griffe.Extension):
-    """Shows "Call arguments:" as a list, as it shows "Args:", the signatures that
-    classes get when the package is imported, and no docstring of `str` or `tuple` under
-    a constant."""
+    """Formats "Call arguments:" like "Args:", shows the signatures that classes get at
+    import, and hides the docstrings of `str` or `tuple` under constants."""
 
     def on_object(self, *, obj, **_):
         docstring = obj.docstring
         if docstring and CALL in docstring.value:
-            shown = "Other Parameters: Call arguments\n"
-            docstring.value = docstring.value.replace(CALL, shown)
+            title = "Other Parameters: Call arguments\n"
+            docstring.value = docstring.value.replace(CALL, title)
 
     def on_attribute(self, *, attr, **_):
         attr.docstring = None
 
     def on_class_members(self, *, node, cls, **_):
-        own = getattr(node.obj, "__init__", None)
-        if hasattr(own, "__signature__"):
-            taken = map(parameter, own.__signature__.parameters.values())
-            taken = griffe.Parameters(*taken)
-            cls.set_member("__init__", griffe.Function("__init__", parameters=taken))
+        init = getattr(node.obj, "__init__", None)
+        if hasattr(init, "__signature__"):
+            parameters = map(to_griffe, init.__signature__.parameters.values())
+            parameters = griffe.Parameters(*parameters)
+            function = griffe.Function("__init__", parameters=parameters)
+            cls.set_member("__init__", function)
 
 
-def parameter(given: inspect.Parameter) -> griffe.Parameter:
-    """A parameter of Python's as one of Griffe's."""
-    has_default = given.default is not inspect.Parameter.empty
+def to_griffe(parameter: inspect.Parameter) -> griffe.Parameter:
+    """Converts a parameter of `inspect` to one of Griffe."""
+    has_default = parameter.default is not inspect.Parameter.empty
     return griffe.Parameter(
-        given.name,
-        kind=griffe.ParameterKind(given.kind.description),
-        default=repr(given.default) if has_default else None,
+        parameter.name,
+        kind=griffe.ParameterKind(parameter.kind.description),
+        default=repr(parameter.default) if has_default else None,
     )

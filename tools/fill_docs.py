@@ -1,11 +1,11 @@
-"""Runs what README and docs/ show, writes what it prints there and into the examples,
-and keeps what it made in saved_models/.
+"""Runs the examples, and writes their output into the docs and their docstrings.
 
 python tools/fill_docs.py [--results]
 
-A block is what stands between `<!-- name -->` and `<!-- /name -->`, in one file.
+Files that the examples write are copied to saved_models/. A block is the text between
+`<!-- name -->` and `<!-- /name -->`; each name occurs in one file only.
 
-With `--results`, runs nothing and writes the tables of the benchmarks alone.
+With `--results`, runs no example and writes only the tables of the benchmarks.
 """
 
 import json
@@ -18,9 +18,9 @@ import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-RUNS, KEPT = ROOT / "runs", ROOT / "saved_models"
+RUNS, SAVED_MODELS = ROOT / "runs", ROOT / "saved_models"
 RESULTS = ROOT / "benchmarks" / "results"
-# The blocks that are tables: of which benchmark, and the how manieth there.
+# Blocks that hold a table of a benchmark: the benchmark, and the index of the table.
 TABLES = {
     "speed": ("speed", 0),
     "fit": ("fit", 0),
@@ -34,7 +34,8 @@ TABLES = {
     "attention": ("attention", 1),
 }
 MODELS = {"with attention": "g2p", "without": "g2p_no_attention"}
-# The blocks that are what an example prints: the example, its folder, the first words.
+# Blocks that hold the output of an example: the example, its folder, and the text at
+# which the block begins.
 EXAMPLES = {
     "demo": ("quickstart", "quickstart", "Best:"),
     "mobile": ("export_to_mobile", "mobile", "Keras:"),
@@ -43,7 +44,8 @@ EXAMPLES = {
     "vowels": ("japanese_vowels_esn", "japanese_vowels_esn", "reservoir 0"),
     "pronounced": ("grapheme_to_phoneme", "g2p", "phoneme "),
 }
-# The table of the README: what, the cell of which table, its unit, where that table is.
+# Rows of the README's table: what is measured, the cell of which table, its unit, and
+# the section of docs/benchmarks.md with that table.
 FASTER = " times as fast"
 LAYERS, FIT = ("layers", "layers"), ("epochs", "epochs-of-fit")
 LATENCY, FITTED = ("latency", "latency"), ("reservoirs", "reservoirs")
@@ -87,7 +89,7 @@ PRINTS = re.compile(r"It prints.*?:\n\n")
 
 
 def page(name: str) -> Path:
-    """The file that has a block."""
+    """Returns the file that contains a block."""
     opening = f"<!-- {name} -->\n"
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     found = [path for path in pages for _ in range(path.read_text().count(opening))]
@@ -98,7 +100,7 @@ def page(name: str) -> Path:
 
 
 def pattern(name: str) -> re.Pattern:
-    """Matches a block: its opening, its text, its end."""
+    """Returns a pattern whose groups are the start, the text and the end of a block."""
     fence = r"```\w*\n"
     return re.compile(
         rf"(<!-- {name} -->\n(?:{fence})?)(.*?)((?:{fence})?<!-- /{name} -->)",
@@ -107,12 +109,12 @@ def pattern(name: str) -> re.Pattern:
 
 
 def block(name: str) -> str:
-    """The text of a block."""
+    """Returns the text of a block."""
     return pattern(name).search(page(name).read_text())[2]
 
 
 def fill(name: str, content: str):
-    """Writes another text into a block."""
+    """Replaces the text of a block."""
     path = page(name)
     text = path.read_text()
     text = pattern(name).sub(lambda match: match[1] + content + match[3], text)
@@ -120,98 +122,102 @@ def fill(name: str, content: str):
 
 
 def result(name: str) -> str:
-    """A table of results, by the name of its block."""
-    if name in MADE:
-        return MADE[name]()
-    benchmark, number = TABLES[name]
+    """Returns a table of results, by the name of its block."""
+    if name in GENERATED:
+        return GENERATED[name]()
+    benchmark, index = TABLES[name]
     text = (RESULTS / f"{benchmark}.md").read_text()
     tables = re.finditer(r"^\|.*?\|\n(?!\|)", text, re.DOTALL | re.MULTILINE)
-    return [match[0] for match in tables][number]
+    return [match[0] for match in tables][index]
 
 
 def cell(name: str, row: str, column: str) -> str:
-    """A number of a table: the first row that begins with `row`."""
-    head, _, *rows = (
+    """Returns a cell of a table, from the first row whose first cell is `row`."""
+    header, _, *rows = (
         [each.strip() for each in line.strip("|").split("|")]
         for line in result(name).splitlines()
     )
-    return next(each for each in rows if each[0] == row)[head.index(column)]
+    return next(each for each in rows if each[0] == row)[header.index(column)]
 
 
 def headline() -> str:
-    """The table of a few numbers of all kinds."""
+    """Returns the README's table of the main results."""
     rows = [["what", "how much", "table"], ["---"] * 3]
-    for what, number, unit, (title, anchor) in HEADLINE:
+    for what, place, unit, (title, anchor) in HEADLINE:
         link = f"[{title}](docs/benchmarks.md#{anchor})"
-        rows.append([what, cell(*number) + unit, link])
+        rows.append([what, cell(*place) + unit, link])
     return as_table(rows)
 
 
 def as_table(rows) -> str:
+    """Formats rows of cells as a Markdown table."""
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def pronunciations() -> str:
-    """The table of the models of `examples/grapheme_to_phoneme.py`."""
+    """Returns the table of the models of `examples/grapheme_to_phoneme.py`."""
     searches = "greedy", "beam"
-    head = ["model", "parameters", "training"]
-    head += [f"{kind} error, {each}" for each in searches for kind in ("phone", "word")]
-    rows = [head, ["---"] * len(head)]
+    header = ["model", "parameters", "training"]
+    header += [
+        f"{kind} error, {each}" for each in searches for kind in ("phone", "word")
+    ]
+    rows = [header, ["---"] * len(header)]
     for model, folder in MODELS.items():
-        found = json.loads((KEPT / folder / "report.json").read_text())
-        errors = [100 * rate for each in searches for rate in found[each].values()]
+        report = json.loads((SAVED_MODELS / folder / "report.json").read_text())
+        errors = [100 * rate for each in searches for rate in report[each].values()]
         rows.append(
             [
                 model,
-                f"{found['parameters']:,}",
-                f"{found['training_minutes']:.0f} min",
+                f"{report['parameters']:,}",
+                f"{report['training_minutes']:.0f} min",
                 *(f"{error:.1f}%" for error in errors),
             ]
         )
     return as_table(rows)
 
 
-MADE = {"g2p": pronunciations, "headline": headline}  # of other tables, or of reports
+# Blocks whose tables are made from other tables or from reports.
+GENERATED = {"g2p": pronunciations, "headline": headline}
 
 
 def example(name: str) -> Path:
-    """The file of an example."""
+    """Returns the file of an example."""
     return ROOT / "examples" / f"{name}.py"
 
 
 def run(*arguments: str, cwd) -> str:
-    """What a Python program prints."""
+    """Runs a Python program, and returns its output."""
     command = [sys.executable, *arguments]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"`{' '.join(arguments)}` failed:\n{done.stderr}")
-    return done.stdout
+    completed = subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+    if completed.returncode:
+        raise RuntimeError(f"`{' '.join(arguments)}` failed:\n{completed.stderr}")
+    return completed.stdout
 
 
 def run_example() -> str:
-    """What the README's example prints."""
+    """Runs the README's example, and returns its output."""
     with tempfile.TemporaryDirectory() as folder:
         return run("-c", block("example"), cwd=folder)
 
 
 def main():
-    for name in (*TABLES, *MADE):
+    for name in (*TABLES, *GENERATED):
         fill(name, result(name))
     if "--results" in sys.argv[1:]:
         return
     fill("output", run_example())
     for name, (file, folder, first) in EXAMPLES.items():
-        printed = run(str(example(file)), cwd=ROOT)
-        shutil.copytree(RUNS / folder, KEPT / folder, dirs_exist_ok=True)
-        shown = printed[printed.index(first) :]
-        fill(name, shown)
-        fill_docstring(example(file), shown)
-    fill_kept()
+        output = run(str(example(file)), cwd=ROOT)
+        shutil.copytree(RUNS / folder, SAVED_MODELS / folder, dirs_exist_ok=True)
+        output = output[output.index(first) :]
+        fill(name, output)
+        fill_docstring(example(file), output)
+    fill_saved_models()
 
 
-def fill_kept():
-    """Writes the numbers of the demo's model into the list of those kept."""
-    report = json.loads((KEPT / "quickstart" / "report.json").read_text())
+def fill_saved_models():
+    """Writes the numbers of the demo's model into saved_models/README.md."""
+    report = json.loads((SAVED_MODELS / "quickstart" / "report.json").read_text())
     row = report["formats"]["model.tflite"]
     cells = (
         f"{row['accuracy']:.4f}",
@@ -219,20 +225,20 @@ def fill_kept():
         f"{row['kilobytes']:.0f} kB",
         f"{row['max_difference']:.1e}",
     )
-    lines = (KEPT / "README.md").read_text().splitlines(keepends=True)
-    for number, line in enumerate(lines):
+    lines = (SAVED_MODELS / "README.md").read_text().splitlines(keepends=True)
+    for index, line in enumerate(lines):
         if line.startswith("| `quickstart/` "):
-            head = line.split("|")[1:4]
-            lines[number] = f"|{'|'.join(head)}| {' | '.join(cells)} |\n"
-    (KEPT / "README.md").write_text("".join(lines))
+            first_cells = line.split("|")[1:4]
+            lines[index] = f"|{'|'.join(first_cells)}| {' | '.join(cells)} |\n"
+    (SAVED_MODELS / "README.md").write_text("".join(lines))
 
 
-def fill_docstring(path: Path, shown: str):
-    """Ends the docstring of an example with what it prints."""
-    head, _, rest = path.read_text().partition('"""\n\nimport ')
-    head = head[: PRINTS.search(head).end()]
-    shown = textwrap.indent(shown.rstrip() + "\n", "    ")
-    path.write_text(f'{head}{shown}"""\n\nimport {rest}')
+def fill_docstring(path: Path, output: str):
+    """Writes the output of an example at the end of its docstring."""
+    start, _, rest = path.read_text().partition('"""\n\nimport ')
+    start = start[: PRINTS.search(start).end()]
+    output = textwrap.indent(output.rstrip() + "\n", "    ")
+    path.write_text(f'{start}{output}"""\n\nimport {rest}')
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from keras_rnnkit.export.time_axes import TimeAxisSearch, steps_of_input
 from keras_rnnkit.export.verification import FORECAST, verify_saved_model
 from keras_rnnkit.internals import all_layers
 from keras_rnnkit.recurrence import Policy
-from keras_rnnkit.reservoir.forecast import check_closed, closed_loop
+from keras_rnnkit.reservoir.forecast import closed_loop, external_feature_count
 from keras_rnnkit.seq2seq import Seq2Seq
 
 SIGNATURE = "serving_default"
@@ -216,7 +216,7 @@ def forecast_endpoint(model, steps, batch_size, warmup=None, write=None) -> dict
         write: the form of the loop; see `recurrence.run`.
     """
     check_positive_integer("forecast", steps)
-    outside = check_closed(model)
+    outside = external_feature_count(model)
     of_model = model.inputs[0]
     sizes = {"warmup": (warmup, of_model.shape[-1])}
     if outside and steps > 1:

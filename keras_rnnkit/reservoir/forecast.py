@@ -1,4 +1,4 @@
-"""Closed loop: a model is fed its own output."""
+"""Closed-loop forecasts: a model is fed its own output."""
 
 import keras
 import numpy as np
@@ -7,53 +7,66 @@ import tensorflow as tf
 from keras_rnnkit.arguments import check_positive_integer
 from keras_rnnkit.convert import check_model
 from keras_rnnkit.recurrence import as_arrays, pad_rows, run
-from keras_rnnkit.reservoir.body import does_stream, has_masks, run_stream
-from keras_rnnkit.reservoir.data import at_least
-from keras_rnnkit.reservoir.forms import sequences
-from keras_rnnkit.reservoir.traced import Traced
+from keras_rnnkit.reservoir.batches import bucket_length
+from keras_rnnkit.reservoir.input_formats import read_sequences
+from keras_rnnkit.reservoir.shared_graphs import SharedGraph
+from keras_rnnkit.reservoir.streaming import can_stream, has_masks, run_stream
 
 
 def forecast(model: keras.Model, warmup, steps: int, *, inputs=None) -> np.ndarray:
-    """Continues sequences: after a warm-up the model is fed its own output.
+    """Continues sequences: after a warm-up, the model is fed its own output.
 
         ŷₜ₊₁ = model(…, [uₜ, ŷₜ])
 
-    The states of all layers go on from the warm-up. For any model that predicts one
-    step from the steps before, of reservoirs or of trained layers.
+    The states of all layers continue from the warm-up. Works for any model that
+    predicts one step from the steps before it, with reservoirs or trained layers.
 
     Args:
-        model: a built functional or sequential model of one input `(batch, steps,
-            features)` and one output, of the step that follows. Its last features are
-            that output; those before them, if any, are inputs from outside.
+        model: a built functional or sequential model with one input `(batch, steps,
+            features)`, and one output that predicts the next step. The last features
+            of the input are that output; those before them, if any, are external
+            inputs.
         warmup: array `(batch, steps, features)`, the sequences so far; a list of
-            `(steps, features)` of several lengths, each of which is continued from its
-            own end; or one sequence `(steps, features)`. Tables and ragged tensors too,
-            and `(steps,)` for a series of one feature.
-        steps: positive int, how many steps are forecast.
-        inputs: array `(batch, steps - 1 or more, features - outputs)`, the inputs from
-            outside of the steps after the warm-up, or None if there are none, as for
-            a single step. In the form of `warmup`.
+            `(steps, features)` of different lengths, each continued from its own end;
+            or one sequence `(steps, features)`. Tables and ragged tensors work too, and
+            `(steps,)` for a series of one feature.
+        steps: positive int, how many steps to forecast.
+        inputs: array `(batch, steps - 1 or more, features - outputs)`, the external
+            inputs of the steps after the warm-up, in the format of `warmup`. Default
+            None, for a model without external inputs or a single step.
 
     Returns:
-        Array `(batch, steps, outputs)`; the first step follows the last of `warmup`.
-        Axes that `warmup` has not, of the batch and of a single feature, are left out.
+        Array `(batch, steps, outputs)`; its first step follows the last of `warmup`.
+        Like `warmup`, it has no batch axis for one sequence, and no feature axis for a
+        series.
 
     Raises:
-        ValueError: a wrong argument or shape; a model with a layer that needs whole
-            sequences, or that is stateful.
+        ValueError: a wrong argument or shape, or a model with a layer that is stateful
+            or needs whole sequences.
+
+    Example:
+
+    ```python
+    series = rk.datasets.mackey_glass(3001)  # (1, steps, 1)
+    model = keras.Sequential(
+        [keras.Input((None, 1)), rk.ESN(400, seed=0), keras.layers.Dense(1)]
+    )
+    rk.fit_readout(model, series[:, :-1], series[:, 1:], washout=100)
+    future = rk.forecast(model, series, steps=84)  # (1, 84, 1)
+    ```
     """
     check_positive_integer("steps", steps)
-    outside = check_closed(model)
-    rule = " with a step at least"
-    shape, series = model.inputs[0].shape, has_no_features(warmup, model)
-    warmup, one = sequences("warmup", warmup, shape, rule)
+    external = external_feature_count(model)
+    rule = " with at least one step"
+    shape, is_series = model.inputs[0].shape, lacks_feature_axis(warmup, model)
+    warmup, is_single = read_sequences("warmup", warmup, shape, rule)
     lengths = None
     if isinstance(warmup, list):
         lengths = np.array([len(each) for each in warmup], "int32")
-        warmup = pad_rows(warmup, at_least(int(lengths.max())))
-        inputs = _outside_of_list(inputs, len(lengths), steps - 1, outside)
-    elif one and inputs is not None and outside:
-        inputs = sequences("inputs", inputs, (None, None, outside))[0]
+        warmup = pad_rows(warmup, bucket_length(int(lengths.max())))
+        inputs = _read_external_inputs(inputs, steps - 1, external)
+    elif is_single and inputs is not None and external:
+        inputs = read_sequences("inputs", inputs, (None, None, external))[0]
     if not (warmup.shape[1] if lengths is None else lengths.min()):
         received = f"shape {tuple(warmup.shape)}"
         if lengths is not None:
@@ -63,58 +76,59 @@ def forecast(model: keras.Model, warmup, steps: int, *, inputs=None) -> np.ndarr
             f"{received}"
         )
     warmup = tf.cast(tf.convert_to_tensor(warmup), model.inputs[0].dtype)
-    if inputs is None and steps == 1 and outside:
-        inputs = np.zeros((warmup.shape[0], 0, outside))
-    if inputs is not None or outside:
-        check_outside(model, inputs, (warmup.shape[0], steps - 1, outside))
+    if inputs is None and steps == 1 and external:
+        inputs = np.zeros((warmup.shape[0], 0, external))
+    if inputs is not None or external:
+        check_external_inputs(model, inputs, (warmup.shape[0], steps - 1, external))
         inputs = tf.cast(np.asarray(inputs)[:, : steps - 1], warmup.dtype)
     lengths = None if lengths is None else tf.constant(lengths)
-    run = Traced(closed_loop, model)
-    said = run(warmup, tf.constant(steps), inputs, lengths).numpy()
-    said = said[0] if one else said
-    return said[..., 0] if series else said
+    run_graph = SharedGraph(closed_loop, model)
+    predicted = run_graph(warmup, tf.constant(steps), inputs, lengths).numpy()
+    predicted = predicted[0] if is_single else predicted
+    return predicted[..., 0] if is_series else predicted
 
 
-def has_no_features(warmup, model) -> bool:
-    """Whether sequences of one feature are given without its axis."""
+def lacks_feature_axis(warmup, model) -> bool:
+    """Whether sequences of a single feature are given without its axis."""
     if model.inputs[0].shape[-1] != 1:
         return False
-    given = as_arrays("warmup", warmup)
-    if isinstance(given, list):
-        return all(np.ndim(each) == 1 for each in given)
-    return np.ndim(given) == 1 or (np.ndim(given) == 2 and given.shape[1] != 1)
+    warmup = as_arrays("warmup", warmup)
+    if isinstance(warmup, list):
+        return all(np.ndim(each) == 1 for each in warmup)
+    return np.ndim(warmup) == 1 or (np.ndim(warmup) == 2 and warmup.shape[1] != 1)
 
 
-def _outside_of_list(inputs, rows, steps, outside):
-    """The inputs from outside of as many sequences, `(rows, steps, outside)`."""
-    if inputs is None or not outside:
+def _read_external_inputs(inputs, steps, external):
+    """The external inputs for a list of sequences, `(rows, steps, external)`."""
+    if inputs is None or not external:
         return inputs
-    inputs = sequences("inputs", inputs, (None, None, outside))[0]
+    inputs = read_sequences("inputs", inputs, (None, None, external))[0]
     if not isinstance(inputs, list):
         return inputs
-    for number, each in enumerate(inputs):
+    for index, each in enumerate(inputs):
         if len(each) < steps:
             raise ValueError(
-                f"`inputs[{number}]` must have {steps} steps or more; received "
+                f"`inputs[{index}]` must have {steps} steps or more; received "
                 f"{len(each)}"
             )
     return np.stack([each[:steps] for each in inputs])
 
 
-def check_outside(model, inputs, shape):
-    """Raises `ValueError` unless `inputs` have a shape, or more steps."""
-    batch, steps, outside = shape
+def check_external_inputs(model, inputs, shape):
+    """Raises `ValueError` unless `inputs` have a shape `(batch, steps, external)`, or
+    more steps."""
+    batch, steps, external = shape
     given = None if inputs is None else np.shape(inputs)
     fits = given is not None and len(given) == 3
-    if not fits or (given[0], given[2]) != (batch, outside) or given[1] < steps:
+    if not fits or (given[0], given[2]) != (batch, external) or given[1] < steps:
         raise ValueError(
             f"`inputs` of `{model.name}` must have shape ({batch}, {steps} or more, "
-            f"{outside}); received {given and f'shape {tuple(given)}'}"
+            f"{external}); received {given and f'shape {tuple(given)}'}"
         )
 
 
-def check_closed(model) -> int:
-    """How many features come from outside.
+def external_feature_count(model) -> int:
+    """Returns the number of external input features of a model.
 
     Raises:
         ValueError: the model's output cannot be fed back.
@@ -125,7 +139,7 @@ def check_closed(model) -> int:
             f"`{model.name}` must have one input and one output; received "
             f"{len(model.inputs)} and {len(model.outputs)}"
         )
-    if not does_stream(model):
+    if not can_stream(model):
         raise ValueError(
             f"`{model.name}` must compute a step from those before it; received a layer"
             " that is stateful, that may need the whole sequence, or that is Keras's "
@@ -145,36 +159,38 @@ def closed_loop(model, warmup, steps, inputs=None, lengths=None, write=None):
 
     Args:
         warmup: `(batch, steps, features)`.
-        steps: int or scalar tensor, how many are forecast.
-        inputs: `(batch, steps to forecast - 1, features from outside)`, or None.
+        steps: int or scalar tensor, how many steps to forecast.
+        inputs: `(batch, steps to forecast - 1, external features)`, or None.
         lengths: int `(batch,)`, the steps of each warm-up, or None for all.
         write: how the loop is written; see `recurrence.run`.
     """
-    held = has_masks(model)
+    carry_outputs = has_masks(model)
 
     def predict(x, states, lengths=None):
-        (output,), _, new = run_stream(model, x, states, lengths, held=held)
+        (output,), _, new_states = run_stream(
+            model, x, states, lengths, carry_outputs=carry_outputs
+        )
         if output.shape.rank == 3 and lengths is not None:
             output = tf.gather(output, lengths - 1, axis=1, batch_dims=1)
         elif output.shape.rank == 3:
             output = output[:, -1]
-        return tf.cast(output, warmup.dtype), states | new
+        return tf.cast(output, warmup.dtype), states | new_states
 
     first, states = predict(warmup, {}, lengths)
     if not tf.is_tensor(steps) and steps == 1:
         return first[:, None]
     names = list(states)
 
-    def step(outside, carried):
+    def step(external, carried):
         x, *states = carried
         if inputs is not None:
-            x = tf.concat([outside, x], -1)
+            x = tf.concat([external, x], -1)
         output, states = predict(x[:, None], dict(zip(names, states, strict=True)))
         return output, [output, *(states[name] for name in names)]
 
     carried = [first, *(states[name] for name in names)]
-    outside = tf.zeros([steps - 1, 1])
+    external = tf.zeros([steps - 1, 1])
     if inputs is not None:
-        outside = tf.transpose(inputs, [1, 0, 2])
-    outputs, _ = run(step, outside, carried, first, write=write)
+        external = tf.transpose(inputs, [1, 0, 2])
+    outputs, _ = run(step, external, carried, first, write=write)
     return tf.concat([first[:, None], tf.transpose(outputs, [1, 0, 2])], 1)

@@ -1,7 +1,7 @@
-"""Measures of a reservoir: what it remembers, and whether it forgets its start.
+"""Measures of a reservoir: its memory, its stability and its echo state property.
 
-Each takes a layer that runs a `SplitCell`, such as `ESN`, and returns a result with a
-`plot()`, a matplotlib figure.
+Each takes a layer that runs a `SplitCell`, such as `ESN`, and returns a result whose
+`plot()` makes a matplotlib figure.
 """
 
 import warnings
@@ -12,8 +12,8 @@ import tensorflow as tf
 from keras_rnnkit.arguments import check_count, check_positive_integer
 from keras_rnnkit.cells import SplitCell
 from keras_rnnkit.recurrence import as_arrays, run
-from keras_rnnkit.reservoir.measured import (
-    ZERO,
+from keras_rnnkit.reservoir.measure_results import (
+    TINY,
     EchoState,
     KernelRank,
     Lyapunov,
@@ -21,30 +21,47 @@ from keras_rnnkit.reservoir.measured import (
     Spectrum,
 )
 
-CONVERGED = 1e-3  # of the first distance between two states
+CONVERGED = 1e-3  # share of the initial distance between two states
 
 
 class EchoStateWarning(UserWarning):
-    """Two start states of a reservoir did not converge: it has no echo states."""
+    """Two initial states did not converge: no echo state property."""
 
 
 def memory_capacity(
     layer, *, max_delay=None, steps=None, washout=None, ridge=1e-12, seed=0
 ) -> MemoryCapacity:
-    """The linear memory capacity for one white input, uniform in [-1, 1].
+    """The linear memory capacity: how well states recall the inputs of earlier steps.
 
         MC = Σₖ r²(uₜ₋ₖ, ŷₖ,ₜ)
 
-    ŷₖ is a linear readout of the state, fitted on one half of the steps; the squared
-    correlation is that of the other half.
+    The input u is white noise, uniform in [-1, 1]. ŷₖ is a linear readout of the
+    states, fitted on the first half of the steps; r² is the squared correlation on the
+    second half.
 
     Args:
-        layer: of one input feature.
-        max_delay: int, the largest k, default twice the units.
-        steps: int, of each half, default 30 a unit, at least 2,000.
-        washout: int, default and least `max_delay`.
-        ridge: float, relative to the mean square of the states.
-        seed: int, of the input.
+        layer: a layer that runs a `SplitCell` with one input feature.
+        max_delay: positive int, the largest k. Default twice the number of units.
+        steps: positive int, the steps of each half. Default 30 per unit, at least
+            2,000.
+        washout: int >= 0, the first steps to ignore, at least `max_delay`. Default
+            `max_delay`.
+        ridge: float, relative to the mean square of the states. Default 1e-12.
+        seed: int, of the input. Default 0.
+
+    Returns:
+        `MemoryCapacity`.
+
+    Raises:
+        ValueError: a wrong argument, or a layer with several input features.
+
+    Example:
+
+    ```python
+    capacity = rk.reservoir.measures.memory_capacity(rk.ESN(50, seed=0))
+    print(capacity.total, "of", capacity.bound)
+    figure = capacity.plot()
+    ```
 
     Source: Jaeger 2001, Short term memory in echo state networks.
     """
@@ -72,33 +89,48 @@ def memory_capacity(
     x, x_test = (np.column_stack([v, np.ones(len(v))]) for v in (x, x_test))
     gram = x.T @ x
     gram += ridge * np.trace(gram) / len(gram) * np.eye(len(gram))
-    said = x_test @ np.linalg.solve(gram, x.T @ y)
-    said, y_test = (v - v.mean(axis=0) for v in (said, y_test))
-    square = np.sum(said * y_test, axis=0) ** 2
-    both = np.sum(said**2, axis=0) * np.sum(y_test**2, axis=0)
-    # Of nothing remembered, a squared correlation of 1 / steps is left on the mean.
-    by_delay = np.maximum(square / np.maximum(both, ZERO) - 1 / steps, 0)
+    predicted = x_test @ np.linalg.solve(gram, x.T @ y)
+    predicted, y_test = (v - v.mean(axis=0) for v in (predicted, y_test))
+    covariance = np.sum(predicted * y_test, axis=0)
+    variances = np.sum(predicted**2, axis=0) * np.sum(y_test**2, axis=0)
+    # The expected squared correlation of independent series is 1 / steps.
+    by_delay = np.maximum(covariance**2 / np.maximum(variances, TINY) - 1 / steps, 0)
     return MemoryCapacity(float(by_delay.sum()), by_delay, units)
 
 
 def effective_spectral_radius(layer) -> Spectrum:
-    """The spectrum of one step about the state zero: of `(1 - α) I + α R` for an ESN
-    with a tanh and without bias. It is the Jacobian of the cell's step.
+    """The spectrum of the cell's step, linearized at zero state and zero input.
+
+    It is the spectrum of the Jacobian ∂sₜ₊₁/∂sₜ; for an ESN with tanh and no bias, of
+    `(1 - α) I + α R`.
 
     Args:
-        layer: see `echo_state`.
+        layer: a layer that runs a `SplitCell`, built or for one input feature.
+
+    Returns:
+        `Spectrum`.
+
+    Raises:
+        ValueError: another layer.
+
+    Example:
+
+    ```python
+    spectrum = rk.reservoir.measures.effective_spectral_radius(rk.ESN(50, seed=0))
+    print(spectrum.radius)
+    ```
     """
     cell = _split_cell(layer)
-    k = cell.constants()
+    params = cell.constants()
     states = cell.get_initial_state(1)
     sizes = [state.shape[-1] for state in states]
     x = tf.zeros([sum(sizes), _features(cell)], cell.compute_dtype)
-    # Row i of the batch holds a copy of the state, so that one gradient for each column
-    # of the Jacobian is had by looking at the whole batch at once.
+    # Row i of the batch is a copy of the state whose gradient is row i of the Jacobian,
+    # so that one backward pass computes all of them.
     flat = tf.zeros([sum(sizes), sum(sizes)], cell.compute_dtype)
     with tf.GradientTape() as tape:
         tape.watch(flat)
-        _, new = cell.step(cell.project(x, k), tf.split(flat, sizes, -1), k)
+        _, new = cell.step(cell.project(x, params), tf.split(flat, sizes, -1), params)
         diagonal = tf.linalg.diag_part(tf.concat(new, -1))
     jacobian = tape.gradient(diagonal, flat)
     eigenvalues = np.linalg.eigvals(jacobian.numpy().astype(float))
@@ -108,15 +140,32 @@ def effective_spectral_radius(layer) -> Spectrum:
 def lyapunov_exponent(
     layer, inputs=None, *, steps=2000, washout=200, seed=0
 ) -> Lyapunov:
-    """The largest Lyapunov exponent under an input.
+    """The largest Lyapunov exponent: the rate at which nearby trajectories diverge.
 
         λ = ⟨ln(|δₜ₊₁| / |δₜ|)⟩
 
-    δ is a small difference of two states, which is scaled back after each step.
+    δ is a small difference between two states, rescaled after each step.
 
     Args:
-        layer, inputs, steps, seed: see `echo_state`.
-        washout: int, the steps that do not count.
+        layer: a layer that runs a `SplitCell`, built or for one input feature.
+        inputs: array or table `(steps, features)`, or `(steps,)` for one feature.
+            Default None, white noise uniform in [-1, 1].
+        steps: positive int, the steps of the default input. Default 2000.
+        washout: int >= 0, the first steps to ignore. Default 200.
+        seed: int, of the default input and of the difference. Default 0.
+
+    Returns:
+        `Lyapunov`.
+
+    Raises:
+        ValueError: a wrong argument or shape, or another layer.
+
+    Example:
+
+    ```python
+    layer = rk.ESN(50, spectral_radius=1.2, seed=0)
+    print(rk.reservoir.measures.lyapunov_exponent(layer).exponent)
+    ```
 
     Source: Benettin et al. 1980; Sprott 2003.
     """
@@ -128,42 +177,56 @@ def lyapunov_exponent(
         )
     limits = np.finfo(cell.compute_dtype)
     small, rng = np.sqrt(limits.eps), np.random.default_rng(seed)
-    first = cell.get_initial_state(1)
-    count = len(first)
+    initial = cell.get_initial_state(1)
+    count = len(initial)
 
-    def step(x, both):
-        states = _step(cell, x, both[:count])
-        others = _step(cell, x, both[count:])
-        differences = [b - a for a, b in zip(states, others, strict=True)]
+    def step(x, carried):
+        states = _step(cell, x, carried[:count])
+        perturbed = _step(cell, x, carried[count:])
+        differences = [b - a for a, b in zip(states, perturbed, strict=True)]
         distance = tf.sqrt(sum(tf.reduce_sum(d * d) for d in differences))
         distance = tf.maximum(distance, limits.tiny)
-        others = [
+        perturbed = [
             a + d * small / distance for a, d in zip(states, differences, strict=True)
         ]
         rate = tf.math.log(distance / small)
-        return tf.reshape(rate, [1, 1]), [*states, *others]
+        return tf.reshape(rate, [1, 1]), [*states, *perturbed]
 
-    apart = [rng.normal(size=state.shape) for state in first]
-    size = np.sqrt(sum(np.sum(d * d) for d in apart))
-    near = [a + small / size * d for a, d in zip(first, apart, strict=True)]
-    rates = _run(step, cell, inputs, [*first, *near])[washout:, 0]
+    directions = [rng.normal(size=state.shape) for state in initial]
+    norm = np.sqrt(sum(np.sum(d * d) for d in directions))
+    nearby = [a + small / norm * d for a, d in zip(initial, directions, strict=True)]
+    rates = _run(step, cell, inputs, [*initial, *nearby])[washout:, 0]
     return Lyapunov(float(rates.mean()), rates)
 
 
 def kernel_rank(
     layer, *, streams=None, steps=200, tolerance=None, seed=0
 ) -> KernelRank:
-    """The number of input streams that the last states tell apart.
+    """The kernel rank: how many input streams the last states separate linearly.
 
         rank [h⁽¹⁾ₜ … h⁽ᵐ⁾ₜ]
 
     Args:
-        layer: see `echo_state`.
-        streams: int, m, white inputs uniform in [-1, 1]; default the number of units.
-        steps: int, of each stream.
-        tolerance: float, below which a singular value counts for nothing; default the
-            largest one times the matrix's larger side times the type's precision.
-        seed: int, of the streams.
+        layer: a layer that runs a `SplitCell`, built or for one input feature.
+        streams: positive int, m, the number of inputs, white noise uniform in [-1, 1].
+            Default the number of units.
+        steps: positive int, the steps of each stream. Default 200.
+        tolerance: float; singular values above it count. Default the largest one times
+            the larger dimension of the matrix times the machine epsilon.
+        seed: int, of the streams. Default 0.
+
+    Returns:
+        `KernelRank`.
+
+    Raises:
+        ValueError: a wrong argument, or another layer.
+
+    Example:
+
+    ```python
+    result = rk.reservoir.measures.kernel_rank(rk.ESN(50, seed=0))
+    print(result.rank, "of", len(result.singular_values))
+    ```
 
     Source: Legenstein and Maass 2007, Edge of chaos and prediction of computational
     performance for neural circuit models.
@@ -181,23 +244,37 @@ def kernel_rank(
 
 
 def echo_state(layer, inputs=None, *, steps=1000, seed=0) -> EchoState:
-    """Whether the reservoir forgets where it began: runs it from two random states.
+    """Tests the echo state property: whether two random initial states converge.
 
     Args:
         layer: a layer that runs a `SplitCell`, built or for one input feature.
-        inputs: array or table `(steps, features)`, or `(steps,)` for one feature;
-            default white, uniform in [-1, 1].
-        steps: int, of the default input.
-        seed: int, of the default input and of the two states.
+        inputs: array or table `(steps, features)`, or `(steps,)` for one feature.
+            Default None, white noise uniform in [-1, 1].
+        steps: positive int, the steps of the default input. Default 1000.
+        seed: int, of the default input and of the two states. Default 0.
+
+    Returns:
+        `EchoState`.
+
+    Raises:
+        ValueError: a wrong argument or shape, or another layer.
 
     Warns:
-        EchoStateWarning: the states did not come within 1/1000 of their first distance.
+        EchoStateWarning: the final distance between the states is more than 1/1000 of
+            the initial one.
+
+    Example:
+
+    ```python
+    result = rk.reservoir.measures.echo_state(rk.ESN(50, seed=0))
+    print(result.holds, result.distances[-1])
+    ```
 
     Source: Jaeger 2001; Yildiz et al. 2012, Re-visiting the echo state property.
     """
     cell, inputs = _split_cell(layer), _inputs(layer, inputs, steps, seed)
     rng = np.random.default_rng(seed)
-    first = [
+    initial = [
         tf.constant(rng.uniform(-1, 1, (2, *state.shape[1:])), state.dtype)
         for state in cell.get_initial_state(2)
     ]
@@ -209,14 +286,14 @@ def echo_state(layer, inputs=None, *, steps=1000, seed=0) -> EchoState:
         states = _step(cell, tf.repeat(x, 2, axis=0), states)
         return tf.reshape(distance(states), [1, 1]), states
 
-    later = _run(step, cell, inputs, first)[:, 0]
-    distances = np.concatenate([[float(distance(first))], later])
+    later = _run(step, cell, inputs, initial)[:, 0]
+    distances = np.concatenate([[float(distance(initial))], later])
     holds = bool(distances[-1] <= CONVERGED * distances[0])
     if not holds:
         warnings.warn(
-            f"`{layer.name}` has no echo states for this input: two start states were "
-            f"{distances[0]:.3g} apart, and {distances[-1]:.3g} after {len(inputs)} "
-            "steps: take a smaller `spectral_radius`",
+            f"`{layer.name}` lacks the echo state property for this input: two initial "
+            f"states were {distances[0]:.3g} apart, and {distances[-1]:.3g} after "
+            f"{len(inputs)} steps: take a smaller `spectral_radius`",
             EchoStateWarning,
             stacklevel=2,
         )
@@ -224,7 +301,7 @@ def echo_state(layer, inputs=None, *, steps=1000, seed=0) -> EchoState:
 
 
 def _split_cell(layer):
-    """The cell of a layer, which is built if it has not been."""
+    """The `SplitCell` of a layer; builds the layer if necessary."""
     cell = getattr(layer, "cell", None)
     if not isinstance(cell, SplitCell):
         raise ValueError(
@@ -241,7 +318,7 @@ def _features(cell) -> int:
 
 
 def _inputs(layer, inputs, steps, seed):
-    """`(steps, features)` in the type of the cell."""
+    """Inputs `(steps, features)` in the dtype of the cell; see `echo_state`."""
     cell = layer.cell
     if inputs is None:
         check_positive_integer("steps", steps)
@@ -264,36 +341,37 @@ def _inputs(layer, inputs, steps, seed):
 
 
 def _step(cell, x, states):
-    k = cell.constants()
-    return cell.step(cell.project(x, k), states, k)[1]
+    """The states after one step."""
+    params = cell.constants()
+    return cell.step(cell.project(x, params), states, params)[1]
 
 
 def _run(step, cell, inputs, states):
-    """What a step puts out, `(steps, 1)`, over `(steps, features)`."""
+    """The outputs `(steps, 1)` of a step function over inputs `(steps, features)`."""
 
     @tf.function(autograph=False)
-    def over_all(inputs, states):
+    def run_all(inputs, states):
         output = tf.zeros([1, 1], cell.compute_dtype)
         outputs, _ = run(step, inputs[:, None], states, output)
         return outputs[:, 0]
 
     states = [tf.cast(state, cell.compute_dtype) for state in states]
-    return over_all(tf.constant(inputs), states).numpy().astype(float)
+    return run_all(tf.constant(inputs), states).numpy().astype(float)
 
 
 def _states(layer, inputs):
-    """The states of all steps, `(batch, steps, units)`, in float64."""
+    """The outputs of all steps, `(batch, steps, units)`, in float64."""
     cell = layer.cell
 
     @tf.function(autograph=False)
-    def over_all(inputs):
-        first = cell.get_initial_state(inputs.shape[1])
-        k = cell.constants()
+    def run_all(inputs):
+        initial = cell.get_initial_state(inputs.shape[1])
+        params = cell.constants()
 
         def step(z, states):
-            return cell.step(z, states, k)
+            return cell.step(z, states, params)
 
-        return run(step, cell.project(inputs, k), first, first[0])[0]
+        return run(step, cell.project(inputs, params), initial, initial[0])[0]
 
     inputs = tf.constant(np.swapaxes(inputs, 0, 1), cell.compute_dtype)
-    return np.swapaxes(over_all(inputs).numpy(), 0, 1).astype(float)
+    return np.swapaxes(run_all(inputs).numpy(), 0, 1).astype(float)

@@ -12,24 +12,37 @@ from keras_rnnkit.arguments import (
     check_positive_integer,
 )
 from keras_rnnkit.internals import all_layers
-from keras_rnnkit.reservoir.body import body_of
-from keras_rnnkit.reservoir.data import Batches
-from keras_rnnkit.reservoir.replicas import Replicas, current_strategy
-from keras_rnnkit.reservoir.rows import Progress, Rows
-from keras_rnnkit.reservoir.sums import Ridge, Sums
+from keras_rnnkit.reservoir.batches import Batches
+from keras_rnnkit.reservoir.distributed import ReplicatedGram, current_strategy
+from keras_rnnkit.reservoir.feature_extractor import feature_extractor_of
+from keras_rnnkit.reservoir.progress_bar import ProgressBar
+from keras_rnnkit.reservoir.ridge import RidgeRegression, SufficientStatistics
+from keras_rnnkit.reservoir.samples import SampleReader
 from keras_rnnkit.summary import Summarized
 from keras_rnnkit.threads import few_threads
 
 
 @dataclass(frozen=True, repr=False)
 class Readout(Summarized):
-    """What `fit_readout` found.
+    """The result of `fit_readout`.
 
     Attributes:
-        ridge: the ridge taken, a float, or a list of one for each output.
-        errors: dict of the mean squared error by ridge, over all outputs: of steps left
-            out one at a time, or of the validation data. Empty for a single ridge.
-        count: the steps that were fitted, or the sum of their weights.
+        ridge: float, the ridge that was chosen, or a list with one for each output.
+        errors: dict from each ridge to its mean squared error over all outputs, on
+            `validation_data` or else leave-one-out. Empty for a single ridge.
+        count: float, the number of steps that were fitted, or the sum of their weights.
+
+    Example:
+
+    ```python
+    model = keras.Sequential(
+        [keras.Input((None, 1)), rk.ESN(100, seed=0), keras.layers.Dense(1)]
+    )
+    series = rk.datasets.mackey_glass(1001)  # (1, steps, 1)
+    x, y = series[:, :-1], series[:, 1:]
+    readout = rk.fit_readout(model, x, y, ridge=[1e-6, 1e-3])
+    print(readout.ridge, readout.errors)
+    ```
     """
 
     ridge: float | list[float]
@@ -54,40 +67,57 @@ def fit_readout(
 
         W, b = argmin Σᵢ wᵢ ‖yᵢ - φᵢ W - b‖² + λ ‖W‖²
 
-    φ is what the layers below give, for every step if they give a sequence. The data
-    are gone through once (twice to choose a ridge), in memory that does not grow with
-    them: sequences too are run some steps at a time where all layers can. A model of
-    several outputs has each of its `Dense` layers solved. Under a `tf.distribute`
-    strategy, replicas share the rows of each batch and their sums are reduced.
+    φ are the outputs of the layers below, at every step if they return sequences. The
+    data are read once (twice to choose a ridge), and memory does not grow with them:
+    long sequences run in chunks of steps where all layers can. In a model with several
+    outputs, the `Dense` layer of each is solved. Under a `tf.distribute` strategy, the
+    replicas share the rows of each batch.
 
     Args:
         model: a built functional or sequential model that ends with linear `Dense`
-            layers, all other layers frozen, as reservoirs are. An intercept is solved
-            where the layer has a bias.
-        x: array `(rows, steps, features)`; a list of `(steps, features)` of several
-            lengths, of which each begins anew; or one sequence `(steps, features)`.
-            Tables such as pandas's and a `tf.RaggedTensor` too, and `(steps,)` for a
-            series of one feature. Of several inputs, a list or dict of one for each.
-            Or a `tf.data.Dataset`, `keras.utils.PyDataset` or iterable of batches
-            `(x, y)` or `(x, y, sample_weight)`.
-        y: in the form of `x`, `(rows, steps, outputs)` for a sequence, else `(rows,
-            outputs)`; a list or dict of one for each output.
-        ridge: float >= 0, λ, or a list of which the best is taken: by validation data,
-            or else by the exact error of leaving out one step at a time.
-        washout: int >= 0, the steps at the start of every sequence that do not count.
+            layers, with all other layers frozen, as reservoirs are. An intercept is
+            fitted where a `Dense` layer has a bias.
+        x: array `(rows, steps, features)`; a list of `(steps, features)` of different
+            lengths, each a sequence of its own; or one sequence `(steps, features)`.
+            Tables such as pandas's and a `tf.RaggedTensor` work too, and `(steps,)` for
+            a series of one feature. For several inputs, a list or dict with one of
+            these for each. Or a `tf.data.Dataset`, `keras.utils.PyDataset` or iterable
+            of batches `(x, y)` or `(x, y, sample_weight)`.
+        y: in the format of `x`, `(rows, steps, outputs)` for an output at every step,
+            else `(rows, outputs)`; a list or dict with one for each output. None
+            (default) if `x` yields batches.
+        ridge: float >= 0, λ, or a list from which the best is chosen, by
+            `validation_data` or else by the exact leave-one-out error of the steps.
+            Default 1e-6.
+        washout: int >= 0, how many steps to ignore at the start of every sequence.
+            Default 0.
         sample_weight: array `(rows,)` or `(rows, steps)`, or a list of `(steps,)`.
-            Masked steps never count.
-        validation_data: as `x`, or a tuple `(x, y)`.
-        batch_size: int, rows of arrays or of a list that are run side by side.
-        training: bool, whether layers run as in training; None if one has noise.
-        verbose: 1 for a progress bar, 0 for none, "auto" for one after two seconds.
+            Masked steps never count. Default None, a weight of 1.
+        validation_data: as `x`, or a tuple `(x, y)` or `(x, y, sample_weight)`, to
+            choose a ridge. Default None.
+        batch_size: int, how many rows of arrays or lists run side by side. Default 32.
+        training: bool, whether layers run in training mode. Default None, True if a
+            layer has noise.
+        verbose: 1 for a progress bar, 0 for none, "auto" (default) for one after two
+            seconds.
 
     Returns:
         `Readout`.
 
     Raises:
-        ValueError: a wrong argument, model or shape, data that are not finite, with the
-            row. The model's weights are then as they were.
+        ValueError: a wrong argument, model or shape, or data that are not finite, with
+            the number of the row. The weights of the model do not change then.
+
+    Example:
+
+    ```python
+    model = keras.Sequential(
+        [keras.Input((None, 1)), rk.ESN(400, seed=0), keras.layers.Dense(1)]
+    )
+    series = rk.datasets.mackey_glass(3001)  # (1, steps, 1)
+    x, y = series[:, :-1], series[:, 1:]
+    readout = rk.fit_readout(model, x, y, ridge=[1e-9, 1e-6], washout=100)
+    ```
 
     Source: Jaeger 2001; Lukoševičius 2012, A practical guide to applying ESNs.
     """
@@ -96,93 +126,100 @@ def fit_readout(
         check_at_least("ridge", each, 0)
     check_count("washout", washout)
     check_choice("verbose", verbose, ("auto", 0, 1))
-    body = body_of(model)
+    extractor = feature_extractor_of(model)
     if training is None:
         training = any(getattr(layer, "noise", 0) for layer in all_layers(model))
     check_positive_integer("batch_size", batch_size)
-    batches = Batches(body, x, y, sample_weight, batch_size)
-    choose = len(ridges) > 1
-    if not ridges or (choose and validation_data is None and not batches.repeats):
+    batches = Batches(extractor, x, y, sample_weight, batch_size)
+    has_choice = len(ridges) > 1
+    can_choose = validation_data is not None or batches.is_repeatable
+    if not ridges or (has_choice and not can_choose):
         raise ValueError(
-            "`ridge` must be a number or, with data that can be gone through twice or "
-            f"`validation_data`, a list of them; received {ridge!r} and "
-            f"{type(x).__name__}"
+            "`ridge` must be a number, or a list of numbers if there is "
+            "`validation_data` or the data can be read twice; received "
+            f"{ridge!r} and {type(x).__name__}"
         )
-    rows = Rows(body, washout, training, verbose)
-    sums = sum_up(rows, batches)
-    solutions = [Ridge(each, ridges) for each in sums]
+    reader = SampleReader(extractor, washout, training, verbose)
+    solutions = [
+        RidgeRegression(each, ridges) for each in collect_statistics(reader, batches)
+    ]
     best, errors = np.zeros(len(solutions), int), {}
-    if choose:
-        score = Ridge.left_out
+    if has_choice:
+        error_of = RidgeRegression.leave_one_out_errors
         if validation_data is not None:
-            pair = validation_data
-            pair = pair if isinstance(pair, tuple) else (pair,)
-            batches = Batches(body, *pair, batch_size=batch_size)
-            rows, score = Rows(body, washout, False, verbose), Ridge.squares
-        found = mean_errors(rows, batches, solutions, score)
-        best = found.argmin(axis=1)
-        errors = dict(zip(map(float, ridges), found.mean(axis=0).tolist(), strict=True))
-    for dense, solution, number in zip(body.readouts, solutions, best, strict=True):
-        dense.kernel.assign(solution.kernels[number])
+            is_tuple = isinstance(validation_data, tuple)
+            validation_data = validation_data if is_tuple else (validation_data,)
+            batches = Batches(extractor, *validation_data, batch_size=batch_size)
+            reader = SampleReader(extractor, washout, False, verbose)
+            error_of = RidgeRegression.squared_errors
+        by_output = mean_errors(reader, batches, solutions, error_of)
+        best = by_output.argmin(axis=1)
+        means = by_output.mean(axis=0).tolist()
+        errors = dict(zip(map(float, ridges), means, strict=True))
+    for dense, solution, index in zip(extractor.readouts, solutions, best, strict=True):
+        dense.kernel.assign(solution.kernels[index])
         if dense.use_bias:
-            dense.bias.assign(solution.biases[number])
-    taken = [float(ridges[number]) for number in best]
-    taken = taken if len(taken) > 1 else taken[0]
-    return Readout(taken, errors, float(sums[0].count))
+            dense.bias.assign(solution.biases[index])
+    chosen = [float(ridges[index]) for index in best]
+    chosen = chosen if len(chosen) > 1 else chosen[0]
+    return Readout(chosen, errors, float(solutions[0].statistics.count))
 
 
-def sum_up(rows, batches) -> list[Sums]:
-    """The sums of each readout, over all data."""
-    sums = [None] * len(rows.body.readouts)
+def collect_statistics(reader, batches) -> list[SufficientStatistics]:
+    """The sufficient statistics of each readout, over all data."""
+    readouts = reader.extractor.readouts
+    statistics = [None] * len(readouts)
 
-    def add(parts, into):
-        for number, part in enumerate(parts):
-            if part is None or not len(part[0]):
-                continue
-            if sums[number] is None:
-                intercept = rows.body.readouts[number].use_bias
-                sums[number] = Sums.about(*part[:2], intercept)
-            if into:
-                sums[number].add(*part)
+    def start(samples):
+        """Makes the statistics of readouts that get their first samples."""
+        for index, sample in enumerate(samples):
+            if statistics[index] is None and sample is not None and len(sample[0]):
+                statistics[index] = SufficientStatistics.shifted_by_mean(
+                    *sample[:2], readouts[index].use_bias
+                )
 
     if strategy := current_strategy():
-        replicas = Replicas(strategy, rows)
-        with Progress(rows.verbose) as progress:
-            for batch in rows.checked(batches):
-                if None in sums:
-                    for parts in rows.parts_of(batch):
-                        add(parts, into=False)
-                for found in replicas.grams(sums, batch):
-                    for each, gram in zip(sums, found, strict=True):
+        replicated = ReplicatedGram(strategy, reader)
+        with ProgressBar(reader.verbose) as progress:
+            for batch in reader.checked_batches(batches):
+                if None in statistics:
+                    for samples in reader.samples_of(batch):
+                        start(samples)
+                for grams in replicated.grams(statistics, batch):
+                    for each, gram in zip(statistics, grams, strict=True):
                         if each is not None:
                             each.gram += gram
                     progress.advance()
     else:
-        for parts in rows.parts(batches):
-            add(parts, into=True)
-    if not all(each is not None and each.count > 0 for each in sums):
+        for samples in reader.samples(batches):
+            start(samples)
+            for each, sample in zip(statistics, samples, strict=True):
+                if sample is not None and len(sample[0]):
+                    each.add(*sample)
+    if not all(each is not None and each.count > 0 for each in statistics):
         raise ValueError(
-            "the data must hold a step that counts; received none but masked ones, "
-            f"those of weight zero and `washout={rows.washout}`"
+            "the data must hold a step that counts; received only steps that are "
+            f"masked, of weight zero or within `washout={reader.washout}`"
         )
-    return sums
+    return statistics
 
 
-def mean_errors(rows, batches, solutions, score):
+def mean_errors(reader, batches, solutions, error_of):
     """Mean squared errors `(readouts, ridges)`.
 
     Args:
-        score: method of `Ridge` that sums up the errors of rows.
+        error_of: method of `RidgeRegression` that sums the squared errors of samples.
     """
     totals, counts = [0.0] * len(solutions), [0.0] * len(solutions)
-    for parts in rows.parts(batches):
-        for number, part in enumerate(parts):
-            if part is not None:
-                features, _, weights = part
-                work = len(features) * solutions[number].sums.gram.size
+    for samples in reader.samples(batches):
+        for index, sample in enumerate(samples):
+            if sample is not None:
+                features, _, weights = sample
+                solution = solutions[index]
+                work = len(features) * solution.statistics.gram.size
                 with np.errstate(all="ignore"), few_threads(work):
-                    totals[number] = totals[number] + score(solutions[number], *part)
-                counts[number] += len(features) if weights is None else weights.sum()
+                    totals[index] = totals[index] + error_of(solution, *sample)
+                counts[index] += len(features) if weights is None else weights.sum()
     if min(counts) <= 0:
         raise ValueError(
             "`validation_data` must hold a step that counts; received none"
@@ -190,7 +227,7 @@ def mean_errors(rows, batches, solutions, score):
     errors = np.stack(totals) / np.array(counts)[:, None]
     if not np.isfinite(errors.min(axis=1)).all():
         raise ValueError(
-            "`ridge` must hold one of finite error; received none: the layers below may"
-            " overflow"
+            "`ridge` must include a value with a finite error; received none: the "
+            "layers below may overflow"
         )
-    return errors / np.array([[each.sums.outputs] for each in solutions])
+    return errors / np.array([[each.statistics.outputs] for each in solutions])

@@ -196,7 +196,11 @@ ARGUMENTS = {
     "no steps": (0, {"steps": 0}, "`steps` must be a positive integer; received 0"),
     "rank": (0, {"warmup": np.zeros(3)}, r"`warmup` must have .*\(3,\)"),
     "features": (0, {"warmup": np.zeros((1, 3, 3))}, r", 2\) with .*\(1, 3, 3\)"),
-    "no warmup": (0, {"warmup": np.zeros((1, 0, 2))}, r"a step at least; .*\(1, 0, 2"),
+    "no warmup": (
+        0,
+        {"warmup": np.zeros((1, 0, 2))},
+        r"at least one step; .*\(1, 0, 2",
+    ),
     "missing": (1, {}, r"`inputs` .* \(1, 3 or more, 1\); received None"),
     "short": (1, {"inputs": np.zeros((1, 2, 1))}, r"received shape \(1, 2, 1\)"),
     "rows": (1, {"inputs": np.zeros((2, 3, 1))}, r"received shape \(2, 3, 1\)"),

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import keras_rnnkit as rk
-from keras_rnnkit.reservoir import body as body_module
+from keras_rnnkit.reservoir import feature_extractor
 from tests.helpers import assert_close
 from tests.layers.test_bad_input import assert_raises
 from tests.reservoirs import L, assert_solved, counted, esn, features_of, frozen, ridge
@@ -90,7 +90,7 @@ def test_a_list_in_any_form(form, rng):
 @pytest.mark.parametrize("weighted", [None, "rows", "steps"])
 @pytest.mark.parametrize("name", BODIES)
 def test_a_list_for_any_model(name, weighted, rng, monkeypatch):
-    monkeypatch.setattr(body_module, "MOST_STEPS", 11)
+    monkeypatch.setattr(feature_extractor, "MAX_CHUNK_STEPS", 11)
     model, x, y = model_of(BODIES[name]()), drawn(rng), drawn(rng)
     weights = rng.random(len(x)) if weighted == "rows" else None
     weights = [rng.random(len(each)) for each in x] if weighted == "steps" else weights
@@ -401,7 +401,10 @@ BAD = {
         {"y": [Y[0][:, :1], *Y[1:]]},
         r"`y\[0\]` must have shape \(12, 2\); received shape \(12, 1\)",
     ),
-    "sequences": ({"y": Y[1:]}, r"must have as many rows; received \[4, 5\]"),
+    "sequences": (
+        {"y": Y[1:]},
+        r"must have the same number of rows; received \[4, 5\]",
+    ),
     "weights": (
         {"sample_weight": [np.ones(len(x) - (x is X[4])) for x in X]},
         r"`sample_weight\[4\]` must have 17 steps, as `x\[4\]`; received 16",
@@ -434,7 +437,7 @@ def test_what_does_not_fit_is_told_and_changes_nothing(name):
 
 
 BAD_WARMUP = {
-    "none": ([X[0], X[1][:0]], r"a step at least; received none in `warmup\[1\]`"),
+    "none": ([X[0], X[1][:0]], r"at least one step; received none in `warmup\[1\]`"),
     "features": ([X[0], X[1][:, :1]], r"`warmup\[1\]` must have shape \(steps, 2\)"),
 }
 

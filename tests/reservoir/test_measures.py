@@ -203,7 +203,7 @@ def test_two_states_of_a_contraction_come_near_at_its_rate():
 def test_a_reservoir_without_echo_states_warns():
     assert measures.echo_state(esn(spectral_radius=0.5)).holds
     layer, silence = esn(60, spectral_radius=3.0, name="wild"), np.zeros((300, 1))
-    message = r"`wild` has no echo states .* after 300 steps: take a smaller `spectral"
+    message = r"`wild` lacks the echo state .* 300 steps: take a smaller `spectral"
     with pytest.warns(measures.EchoStateWarning, match=message):
         found = measures.echo_state(layer, silence)
     assert not found.holds

@@ -164,7 +164,7 @@ def of_two():
 @pytest.mark.parametrize(
     ("make", "pattern"),
     [
-        (lambda: model_of(esn(return_sequences=False)), "an output for every step"),
+        (lambda: model_of(esn(return_sequences=False)), "an output at every step"),
         (lambda: model_of(frozen(rk.Bidirectional(rk.LSTM(3)))), "from those before"),
         (lambda: model_of(rk.LSTM(3, return_sequences=True)), "must be frozen"),
         (of_two, "must have one output .* or 2 outputs"),
@@ -183,7 +183,7 @@ WRONG = {
     "steps": ({"y": Y[:, :3]}, r"received \(2, 4, 2\) and \(2, 3, 2\)"),
     "rank": ({"y": Y[0, 0]}, r"received \(2, 4, 2\) and \(2,\)"),
     "no x": ({"x": None}, r"received \(\) and \(2, 4, 2\)"),
-    "rows": ({"x": X[:1], "y": Y[:1]}, "go on with 2 sequences; received 1: call"),
+    "rows": ({"x": X[:1], "y": Y[:1]}, "continue 2 sequences; received 1: call"),
     "feedback": ({"feedback": True}, r"\(batch, steps, 0\)"),
     "forgets too fast": (
         {"x": np.zeros((2, 200, 2)), "y": np.zeros((2, 200, 2))},

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 import keras_rnnkit as rk
-from keras_rnnkit.reservoir import body as body_module
-from keras_rnnkit.reservoir.body import body_of
+from keras_rnnkit.reservoir import feature_extractor
+from keras_rnnkit.reservoir.feature_extractor import feature_extractor_of
 from tests.reservoirs import (
     ROWS,
     STEPS,
@@ -225,8 +225,8 @@ def test_chunks_give_what_the_whole_gives(name, rng, monkeypatch):
     other.set_weights(model.get_weights())
     y = y if len(model.output_shape) == 3 else y[:, -1]
     rk.fit_readout(other, x, y, ridge=0.01)
-    monkeypatch.setattr(body_module, "MOST_STEPS", 7)
-    assert len(list(body_of(model).chunks(tf.constant(x)))) == 5
+    monkeypatch.setattr(feature_extractor, "MAX_CHUNK_STEPS", 7)
+    assert len(list(feature_extractor_of(model).chunks(tf.constant(x)))) == 5
     rk.fit_readout(model, x, y, ridge=0.01)
     assert_same(model, other)
 
@@ -244,20 +244,22 @@ WHOLE = {
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_what_needs_the_whole_sequence_gets_it(name, rng, monkeypatch):
-    monkeypatch.setattr(body_module, "MOST_STEPS", 7)
+    monkeypatch.setattr(feature_extractor, "MAX_CHUNK_STEPS", 7)
     model = functional(WHOLE[name])
     x, y = data(rng)
     rk.fit_readout(model, x, y, ridge=0.01)
-    assert not body_of(model).streams
+    assert not feature_extractor_of(model).can_stream
     assert_solved(
         model.layers[-1], ridge(*counted(features_of(model, model.layers[-1], x), y))
     )
 
 
 def test_long_sequences_are_run_some_steps_at_a_time(rng, monkeypatch):
-    monkeypatch.setattr(body_module, "MOST_STEPS", 4096)
+    monkeypatch.setattr(feature_extractor, "MAX_CHUNK_STEPS", 4096)
     model, (x, y) = model_of(esn(loop="auto")), data(rng, 3, 9000)
-    sizes = [chunk.shape[1] for chunk in body_of(model).chunks(tf.constant(x))]
+    sizes = [
+        chunk.shape[1] for chunk in feature_extractor_of(model).chunks(tf.constant(x))
+    ]
     assert sizes == [4096, 4096, 808]
     rk.fit_readout(model, x, y, ridge=0.01, washout=5000)
     rows = counted(features_of(model, model.layers[-1], x), y, None, 5000)
@@ -265,7 +267,7 @@ def test_long_sequences_are_run_some_steps_at_a_time(rng, monkeypatch):
 
 
 def test_what_has_no_steps_is_not_cut(rng, monkeypatch):
-    monkeypatch.setattr(body_module, "MOST_STEPS", 7)
+    monkeypatch.setattr(feature_extractor, "MAX_CHUNK_STEPS", 7)
     model = model_of(frozen(L.Dense(UNITS, "tanh")), shape=(20,), units=1)
     x, y = rng.normal(size=(30, 20)), rng.normal(size=30)
     rk.fit_readout(model, x, y, ridge=0.01)

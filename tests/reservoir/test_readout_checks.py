@@ -96,7 +96,7 @@ def test_a_step_that_alone_tells_of_itself_cannot_be_left_out(rng):
 
 REPLICAS = """
 import keras, numpy as np, tensorflow as tf, keras_rnnkit as rk
-from keras_rnnkit.reservoir import body
+from keras_rnnkit.reservoir import feature_extractor
 from tests.reservoirs import L, assert_same, data, esn
 
 keras.config.set_floatx("float64")
@@ -127,7 +127,7 @@ def solved():
 
 
 expected = solved()
-for body.MOST_STEPS in 5, 100:
+for feature_extractor.MAX_CHUNK_STEPS in 5, 100:
     with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
         assert_same(solved(), expected)
 """
@@ -187,7 +187,10 @@ LINEAR = {
 }
 BAD = {
     "washout of all": ({"washout": STEPS}, "`washout` .* data, 12; received 12"),
-    "washout of last states": (LAST | {"washout": 1}, "`washout` .* one output a seq"),
+    "washout of last states": (
+        LAST | {"washout": 1},
+        "`washout` .* one output per seq",
+    ),
     "washout of half": ({"washout": 0.5}, "`washout` .* received 0.5"),
     **{
         f"ridge {bad}": ({"ridge": bad}, f"`ridge` must be .* received .*{bad}")
@@ -243,7 +246,7 @@ BAD = {
     ),
     "units of y": ({"y": Y[..., :1]}, r"`y` of .* received shape \(2, 12, 1\)"),
     "steps of y": ({"y": Y[:, 1:]}, r"`y` of .* received shape \(2, 11, 2\)"),
-    "rows of y": ({"y": Y[1:]}, r"as many rows; received \[4, 5\]"),
+    "rows of y": ({"y": Y[1:]}, r"same number of rows; received \[4, 5\]"),
     "outputs of y": ({"model": of_two, "y": [Y]}, r"`y` .* \['a', 'b'\]; received 1"),
     "names of y": (
         {"model": of_two, "y": {"a": Y, "c": Y}},
@@ -277,7 +280,7 @@ BAD = {
         LINEAR
         | {"x": X, "y": Y, "ridge": [1, 2]}
         | {"validation_data": (LINEAR["x"], LINEAR["y"])},
-        "`ridge` must hold one of finite error",
+        "`ridge` must include a value with a finite error",
     ),
     "no validation": (
         {"ridge": [1, 2], "validation_data": (X[:0], Y[:0])},
@@ -296,7 +299,7 @@ BAD = {
     "a dataset without end": ({"x": DATASET.repeat(), "y": None}, "`x` must end"),
     "an iterator and ridges": (
         {"x": iter([(X, Y)]), "y": None, "ridge": [1, 2]},
-        "gone through twice or `validation_data`",
+        "`validation_data` or the data can be read twice",
     ),
 }
 

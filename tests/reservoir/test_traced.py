@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import keras_rnnkit as rk
-from keras_rnnkit.reservoir import traced
+from keras_rnnkit.reservoir import shared_graphs
 from tests.helpers import assert_close
 from tests.reservoir.test_forecast import by_hand
 from tests.reservoirs import (
@@ -31,10 +31,10 @@ pytestmark = pytest.mark.usefixtures("float64")
 @pytest.fixture
 def traces(monkeypatch):
     """Has nothing traced so far, and counts."""
-    found, call = [], traced._Stateless.__call__
-    monkeypatch.setattr(traced, "_shared", type(traced._shared)())
+    found, call = [], shared_graphs._Stateless.__call__
+    monkeypatch.setattr(shared_graphs, "_shared", type(shared_graphs._shared)())
     monkeypatch.setattr(
-        traced._Stateless,
+        shared_graphs._Stateless,
         "__call__",
         lambda *given: found.append(given[0]) or call(*given),
     )
@@ -196,11 +196,11 @@ def test_tensorflow_warns_of_nothing(rng):
 
 
 def test_so_many_graphs_are_kept(rng, traces, monkeypatch):
-    monkeypatch.setattr(traced, "MOST", 2)
+    monkeypatch.setattr(shared_graphs, "MAX_GRAPHS", 2)
     models = [model_of(esn(leak_rate=rate)) for rate in (0.1, 0.2, 0.3)]
     for model in models:
         fit(model, *data(rng))
-    assert len(traced._shared) == 2
+    assert len(shared_graphs._shared) == 2
     fit(models[2], *data(rng))
     assert len(traces) == 3
     fit(models[0], *data(rng))

@@ -59,10 +59,10 @@ def test_a_cell_of_ones_own_is_put_on_the_loop():
         ({"cells": ("ESNN",)}, "`cells` must be one of .*'ESN'.*received 'ESNN'"),
         ({"cells": ()}, "`cells` must hold a value; received none"),
         ({"units": 0}, "`units` must be a positive integer; received 0"),
-        ({"units": (8, 8)}, "`units` must differ from each other"),
+        ({"units": (8, 8)}, "`units` must have distinct values"),
         ({"dropouts": 1.0}, r"`dropouts` must lie in \[0, 1\); received 1.0"),
         ({"directions": "back"}, "`directions` must be one of 'forward', 'both'"),
-        ({"name": ""}, "`name` must be a str that is not empty"),
+        ({"name": ""}, "`name` must be a non-empty str"),
         ({"cells": {"d": lambda n: keras.layers.Dense(n)}}, "must make recurrent"),
     ],
 )
