@@ -2,6 +2,7 @@
 
 import os as _os
 import sys as _sys
+import typing as _typing
 
 __version__ = "0.1.0"
 
@@ -64,7 +65,7 @@ def _is_command() -> bool:
     return _sys.orig_argv[-len(_sys.argv)].removeprefix("-m") == __name__
 
 
-if _is_command():
+if not _typing.TYPE_CHECKING and _is_command():
     # TensorFlow takes seconds to import. The command reads its arguments before it asks
     # for anything of the package; whoever else imports it gets all of it, so that Keras
     # knows the layers in a file.

@@ -10,7 +10,9 @@ STEP = 10  # of the integration, in a unit of time
 DRAWS, LARGEST = 100, 10  # of a series that may diverge, and where it has
 
 
-def mackey_glass(steps: int, *, rows: int = 1, tau: int = 17, seed: int = 0):
+def mackey_glass(
+    steps: int, *, rows: int = 1, tau: int = 17, seed: int = 0
+) -> np.ndarray:
     """The Mackey-Glass equation, a standard of chaotic forecasting.
 
         dx/dt = 0.2 x(t-τ) / (1 + x(t-τ)¹⁰) - 0.1 x
@@ -52,7 +54,9 @@ def mackey_glass(steps: int, *, rows: int = 1, tau: int = 17, seed: int = 0):
     return np.tanh(sampled.T - 1)[..., None]
 
 
-def narma(steps: int, *, order: int = 10, seed: int = 0):
+def narma(
+    steps: int, *, order: int = 10, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """The nonlinear autoregressive moving average, a standard of memory.
 
         yₜ₊₁ = 0.3 yₜ + 0.05 yₜ Σᵢ yₜ₋ᵢ + 1.5 uₜ₋ₙ₊₁ uₜ + 0.1,    i = 0 … n-1

@@ -38,7 +38,7 @@ def whole(path, folder: bool = False):
         os.replace(work / NEW, path)
 
 
-def check_target(path, folder: bool = False) -> Path:
+def check_target(path: str | os.PathLike[str], folder: bool = False) -> Path:
     """Returns the absolute path of what is to be written.
 
     Raises:
@@ -131,7 +131,7 @@ def _unlock(descriptor):
         os.close(descriptor)
 
 
-def size_of(path) -> int:
+def size_of(path: str | os.PathLike[str]) -> int:
     """Returns the bytes of a file, or of all files in a folder."""
     path = Path(path)
     files = path.rglob("*") if path.is_dir() else [path]

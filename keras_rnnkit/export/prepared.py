@@ -1,7 +1,9 @@
 """A model made ready for an export, and its own again after it."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import wraps
+from typing import ParamSpec, TypeVar
 
 from keras_rnnkit.export.errors import explained
 from keras_rnnkit.export.floats import OTHERS, in_float32
@@ -9,8 +11,13 @@ from keras_rnnkit.export.stand_ins import stand_ins
 from keras_rnnkit.export.whole_model import check_kind, with_inputs
 from keras_rnnkit.seq2seq import Seq2Seq
 
+Arguments = ParamSpec("Arguments")
+Written = TypeVar("Written")
 
-def prepared(*, for_tflite):
+
+def prepared(
+    *, for_tflite: bool
+) -> Callable[[Callable[Arguments, Written]], Callable[Arguments, Written]]:
     """Has an exporter, whose first argument is a model, receive one that it can trace.
 
     Args:

@@ -176,7 +176,7 @@ class TFLiteModel(File):
         ValueError: it is no TFLite file, or one that streams.
     """
 
-    def __init__(self, source):
+    def __init__(self, source: bytes | str | os.PathLike[str]) -> None:
         names = SIGNATURE, FORECAST, GENERATE
         super().__init__(source, names, ": `rk.StreamingModel` runs it")
         rows = [int(d["shape_signature"][0]) for d in self._inputs.values()]
@@ -242,7 +242,7 @@ class StreamingModel(File):
         ValueError: it is no TFLite file, or one that does not stream.
     """
 
-    def __init__(self, source):
+    def __init__(self, source: bytes | str | os.PathLike[str]) -> None:
         super().__init__(source, (STEP,), "")
         signature = RESET if RESET in self._runners else STEP
         outputs = self._runners[signature].get_output_details()
@@ -265,7 +265,7 @@ class StreamingModel(File):
         """The inputs that the first states are computed from."""
         return list(self._details[RESET][0]) if RESET in self._details else []
 
-    def reset(self, **inputs):
+    def reset(self, **inputs) -> None:
         """Begins a new sequence.
 
         Args:

@@ -1,5 +1,6 @@
 """TFLite: one file that the LiteRT interpreter of a phone runs, with builtin ops."""
 
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -40,13 +41,13 @@ LETTERS = 300  # of what the converter says
 @prepared(for_tflite=True)
 def export_tflite(
     model: keras.Model,
-    path,
+    path: str | os.PathLike[str],
     *,
     batch_size: int | None = 1,
-    time_steps="model",
+    time_steps: str | int | dict[str, int | None] | None = "model",
     quantize: str | None = None,
     representative_data=None,
-    form="auto",
+    form: str | dict[str, str] = "auto",
     streaming: bool = False,
     forecast: int | None = None,
     max_length: int | None = None,

@@ -2,10 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_rnnkit.plots.figures import ACCENT, INK, MUTED, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ABOVE_ONE = 1e-3  # by how much rounding may lift a weight
 LETTER = 0.085  # inches of a label
@@ -44,7 +48,9 @@ weight; the greatest of a row has a frame.</p>
 """
 
 
-def attention(source_tokens: Sequence, target_tokens: Sequence, weights, title=""):
+def attention(
+    source_tokens: Sequence, target_tokens: Sequence, weights, title: str = ""
+) -> "Figure":
     """Draws which source tokens each target token attends to, as a heat map.
 
     A dot marks the greatest weight of a row.
@@ -91,7 +97,7 @@ def attention(source_tokens: Sequence, target_tokens: Sequence, weights, title="
     return figure
 
 
-def attention_html(examples: Iterable[tuple], title="") -> str:
+def attention_html(examples: Iterable[tuple], title: str = "") -> str:
     """Writes a page of many heat maps: one HTML file that needs nothing else.
 
     A cell says its weight when pointed at; a frame marks the greatest of a row.

@@ -1,13 +1,18 @@
 """Pictures of a model's training and answers, as matplotlib figures."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK, ACCENT, MUTED = "#1f2933", "#2563a8", "#9aa5b1"
 
 
-def new_figure(**arguments):
+def new_figure(**arguments) -> "Figure":
     """An empty figure that belongs to no window."""
     try:
         from matplotlib.figure import Figure
@@ -18,13 +23,13 @@ def new_figure(**arguments):
     return Figure(layout="constrained", **arguments)
 
 
-def legend_above(panel):
+def legend_above(panel: "Axes") -> None:
     """Puts the legend of a panel above it, where no curve is."""
     place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
     panel.legend(frameon=False, ncols=9, **place)
 
 
-def training_curve(history: Mapping[str, Sequence[float]], title: str = ""):
+def training_curve(history: Mapping[str, Sequence[float]], title: str = "") -> "Figure":
     """Draws each metric of a training over its epochs, its own panel each.
 
     Args:
@@ -49,7 +54,9 @@ def training_curve(history: Mapping[str, Sequence[float]], title: str = ""):
     return figure
 
 
-def confusion_matrix(truth, predicted, names: Sequence[str], title: str = ""):
+def confusion_matrix(
+    truth, predicted, names: Sequence[str], title: str = ""
+) -> "Figure":
     """Draws how often each class was taken for each other one.
 
     Args:

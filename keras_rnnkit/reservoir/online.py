@@ -40,7 +40,9 @@ class RLS:
     chaotic neural networks, for `feedback=True`.
     """
 
-    def __init__(self, model: keras.Model, *, ridge=1.0, forgetting=1.0):
+    def __init__(
+        self, model: keras.Model, *, ridge: float = 1.0, forgetting: float = 1.0
+    ) -> None:
         check_positive("ridge", ridge)
         check_share("forgetting", forgetting)
         self._body = body_of(model)
@@ -61,11 +63,11 @@ class RLS:
         self._inverse = np.eye(len(self._weights())) / ridge
         self.reset()
 
-    def reset(self):
+    def reset(self) -> None:
         """Begins new sequences; what was learned stays."""
         self.states, self._last = {}, None
 
-    def partial_fit(self, x, y, *, feedback=False) -> np.ndarray:
+    def partial_fit(self, x, y, *, feedback: bool = False) -> np.ndarray:
         """Learns from the next steps, one after the other, but for masked ones.
 
         Args:

@@ -49,7 +49,7 @@ class Attention(keras.layers.Layer):
         ValueError: wrong shapes; see the message.
     """
 
-    def __init__(self, units, **kwargs):
+    def __init__(self, units: int, **kwargs) -> None:
         super().__init__(**kwargs)
         check_positive_integer("units", units)
         self.units = units
@@ -219,7 +219,7 @@ class BahdanauAttention(AdditiveScore):
             2016), with the weights g, `gain`, and b, `bias`.
     """
 
-    def __init__(self, units, *, normalize=False, **kwargs):
+    def __init__(self, units: int, *, normalize: bool = False, **kwargs) -> None:
         super().__init__(units, **kwargs)
         check_choice("normalize", normalize, (True, False))
         self.normalize = normalize
@@ -269,7 +269,14 @@ class LuongAttention(AdditiveScore):
         local_window: positive int, D, or None for global attention.
     """
 
-    def __init__(self, units, score="dot", *, local_window=None, **kwargs):
+    def __init__(
+        self,
+        units: int,
+        score: str = "dot",
+        *,
+        local_window: int | None = None,
+        **kwargs,
+    ) -> None:
         super().__init__(units, **kwargs)
         check_choice("score", score, SCORES)
         if local_window is not None:

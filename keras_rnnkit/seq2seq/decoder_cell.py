@@ -1,5 +1,6 @@
 """A step of a decoder that reads from a memory: a cell that is made of cells."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import keras
@@ -33,7 +34,15 @@ class AttentionDecoderCell(SplitCell):
     Args: see `AttentionDecoder`.
     """
 
-    def __init__(self, cells, attention, *, units=None, input_feeding=True, **kwargs):
+    def __init__(
+        self,
+        cells: SplitCell | Sequence[SplitCell],
+        attention: Attention | None,
+        *,
+        units: int | None = None,
+        input_feeding: bool = True,
+        **kwargs,
+    ) -> None:
         super().__init__(**kwargs)
         cells = list(cells) if isinstance(cells, (list, tuple)) else [cells]
         for cell in cells:

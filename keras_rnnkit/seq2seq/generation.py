@@ -3,6 +3,7 @@
 import inspect
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -33,19 +34,19 @@ class Generation:
         self,
         source,
         *,
-        max_length,
-        method="greedy",
-        beam_width=5,
-        length_penalty=0.0,
-        coverage_penalty=0.0,
-        temperature=1.0,
-        top_k=None,
-        top_p=None,
-        n_best=1,
-        return_scores=False,
-        return_attention=False,
-        seed=None,
-    ):
+        max_length: int,
+        method: str = "greedy",
+        beam_width: int = 5,
+        length_penalty: float = 0.0,
+        coverage_penalty: float = 0.0,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        n_best: int = 1,
+        return_scores: bool = False,
+        return_attention: bool = False,
+        seed: int | None = None,
+    ) -> np.ndarray | Any:
         """Answers sources, token by token; see `rk.seq2seq.search`.
 
         Args:
