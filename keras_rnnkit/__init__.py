@@ -120,7 +120,8 @@ else:
         StackedRNN,
     )
     from keras_rnnkit.recurrence import padded
-    from keras_rnnkit.reservoir import RLS, Readout, fit_readout, forecast
+    from keras_rnnkit.reservoir import RLS, Readout, fit_readout
+    from keras_rnnkit.reservoir.forecast import forecast
     from keras_rnnkit.saved import load_model
     from keras_rnnkit.seq2seq import (
         AttentionDecoder,

@@ -247,7 +247,7 @@ class StreamingModel(File):
         signature = RESET if RESET in self._runners else STEP
         outputs = self._runners[signature].get_output_details()
         self._state_names = [name for name in self._inputs if name in outputs]
-        self.states = None
+        self.states: dict[str, np.ndarray] | None = None
         if not self.reset_names:
             self.reset()
 

@@ -12,6 +12,7 @@ from keras import ops
 from keras_rnnkit.arguments import check_choice, check_count
 from keras_rnnkit.recurrence import at_once
 from keras_rnnkit.seq2seq import search
+from keras_rnnkit.seq2seq.search import Found
 
 PAD = 0
 OPTIONS = {
@@ -151,7 +152,7 @@ class Generation:
             )
         return known[key]
 
-    def search(self, source, method="greedy", **options) -> search.Found:
+    def search(self, source, method="greedy", **options) -> Found:
         """`generate` in a graph, from tokens that are not checked."""
         memory, mask, states = self.encode(source)
         first = self._first_states(states, tf.shape(source)[0])
