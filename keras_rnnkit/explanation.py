@@ -47,7 +47,9 @@ class Noting(Policy):
             self.plans[layer] = plan
 
 
-def explain(model, inputs=None, *, training: bool = False) -> Explanation:
+def explain(
+    model: keras.layers.Layer, inputs=None, *, training: bool = False
+) -> Explanation:
     """Says of each recurrent layer whether its loop runs compiled or in ordinary ops,
     inside `fit`, `predict` and every other `tf.function`, and why.
 
