@@ -10,7 +10,7 @@ import pytest
 import keras_rnnkit as rk
 from tools import make_stubs
 
-ROOT = Path(__file__).parent.parent
+PACKAGE = Path(rk.__file__).parent
 RIGHT = """
 import numpy as np
 import keras_rnnkit as rk
@@ -69,7 +69,7 @@ CONSTRUCTED = [cls for cls in make_stubs.classes() if cls is not rk.Seq2Seq]
 
 def test_stubs_are_up_to_date():
     stubs = make_stubs.stubs()
-    assert set(stubs) == set(Path(rk.__file__).parent.rglob("*.pyi"))
+    assert set(stubs) == set(PACKAGE.rglob("*.pyi"))
     for path, text in stubs.items():
         assert path.read_text() == text, f"run `make stubs`: {path.name} is out of date"
 
@@ -93,7 +93,7 @@ def messages(tmp_path_factory):
     options = "--strict", "--ignore-missing-imports", "--follow-imports=silent"
     files = "--config-file=", f"--cache-dir={folder}", str(folder / "user.py")
     run = [sys.executable, "-m", "mypy", *options, *files]
-    out = subprocess.run(run, capture_output=True, text=True, cwd=ROOT)
+    out = subprocess.run(run, capture_output=True, text=True, cwd=PACKAGE.parent)
     found = re.findall(r"user\.py:(\d+): (?:error|note): (.*)", out.stdout)
     assert found, out.stdout + out.stderr
     said = {}

@@ -13,9 +13,9 @@ import ast
 import inspect
 import subprocess
 import sys
-import types
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import keras
 
@@ -84,7 +84,7 @@ def stubs() -> dict[Path, str]:
     }
 
 
-def stub_of(module: types.ModuleType) -> str:
+def stub_of(module: ModuleType) -> str:
     """The text of the stub of a module."""
     nodes = ast.parse(Path(module.__file__).read_text()).body
     lines = [IMPORTS]
@@ -153,9 +153,13 @@ def signature_text(parameters: list[inspect.Parameter], types: dict) -> str:
 def types_of(node: ast.ClassDef, cls: type) -> dict[str, str]:
     """The type of each argument of a constructor: from its annotation, from `TYPES`, or
     else that of its default."""
-    (*_, init) = [None, *(n for n in node.body if getattr(n, "name", "") == "__init__")]
-    arguments = [*init.args.args, *init.args.kwonlyargs] if init else []
-    types = {a.arg: ast.unparse(a.annotation) for a in arguments if a.annotation}
+    types = {
+        argument.arg: ast.unparse(argument.annotation)
+        for each in node.body
+        if isinstance(each, ast.FunctionDef) and each.name == "__init__"
+        for argument in (*each.args.args, *each.args.kwonlyargs)
+        if argument.annotation
+    }
     for parameter in all_parameters(cls)[1:]:
         name, default = parameter.name, parameter.default
         last = name.rsplit("_", 1)[-1]
