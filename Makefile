@@ -12,7 +12,7 @@ export TF_CPP_MIN_LOG_LEVEL := 3
 benchmarks = for name in speed fit export reservoir attention; do \
 	$(BIN)/python benchmarks/$$name.py $(1) || exit 1; done
 
-.PHONY: help demo demo-quick test test-all bench bench-quick lint format docs
+.PHONY: help demo demo-quick test test-all bench bench-quick lint format stubs docs
 .PHONY: keep keep-bench clean
 
 help:                  ## list the targets
@@ -37,13 +37,17 @@ bench: $(VENV)/ready   ## time layers, `fit`, exports, reservoirs and attention 
 bench-quick: $(VENV)/ready  ## the benchmarks in a few minutes
 	$(call benchmarks,--quick)
 
-lint: $(VENV)/ready    ## check style and format
+lint: $(VENV)/ready    ## check style, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
 
 format: $(VENV)/ready  ## fix style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+stubs: $(VENV)/ready   ## write the type stubs of layers and cells
+	$(BIN)/python tools/make_stubs.py
 
 docs: $(VENV)/ready    ## build the documentation into site/, and run the code of its guides
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
@@ -56,7 +60,7 @@ keep-bench: $(VENV)/ready  ## regenerate benchmarks/results/ and the tables in t
 	$(BIN)/python tools/fill_docs.py --results
 
 clean:                 ## remove .venv and what tests and builds leave, but not runs/
-	rm -rf $(VENV) .pytest_cache .ruff_cache build dist site *.egg-info
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache build dist site *.egg-info
 
 $(VENV)/ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)

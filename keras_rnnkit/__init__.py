@@ -2,6 +2,7 @@
 
 import os as _os
 import sys as _sys
+import typing as _typing
 
 __version__ = "0.1.0"
 
@@ -64,7 +65,7 @@ def _is_command() -> bool:
     return _sys.orig_argv[-len(_sys.argv)].removeprefix("-m") == __name__
 
 
-if _is_command():
+if not _typing.TYPE_CHECKING and _is_command():
     # TensorFlow takes seconds to import. The command imports the rest of the package
     # only after it has parsed its arguments. Any other import loads all of it, so that
     # the layers are registered when Keras loads a file.
@@ -119,7 +120,8 @@ else:
         StackedRNN,
     )
     from keras_rnnkit.recurrence import padded
-    from keras_rnnkit.reservoir import RLS, Readout, fit_readout, forecast
+    from keras_rnnkit.reservoir import RLS, Readout, fit_readout
+    from keras_rnnkit.reservoir.forecast import forecast
     from keras_rnnkit.saved import load_model
     from keras_rnnkit.seq2seq import (
         AttentionDecoder,

@@ -35,7 +35,7 @@ def extends(stock: type | None, *options_from: type):
         A decorator. It sets `signature` and `options`, the names of the options.
     """
 
-    def decorate(cls: type) -> type:
+    def decorate(cls):
         given = inspect.signature((stock or cls).__init__).parameters.values()
         inherited = [p for p in given if p.kind is p.POSITIONAL_OR_KEYWORD]
         own = (cls,) if "__init__" in vars(cls) else ()

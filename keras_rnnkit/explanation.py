@@ -48,7 +48,9 @@ class RecordingPolicy(Policy):
             self.plans[layer] = plan
 
 
-def explain(model, inputs=None, *, training=False) -> Explanation:
+def explain(
+    model: keras.layers.Layer, inputs=None, *, training: bool = False
+) -> Explanation:
     """Explains how the loop of each recurrent layer runs in `fit` and `predict`.
 
     The table tells whether a loop is compiled or runs in ordinary ops, inside any

@@ -1,9 +1,11 @@
 """Random matrices of reservoirs, as Keras initializers."""
 
 import numbers
+from collections.abc import Sequence
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from keras_rnnkit.arguments import (
     PACKAGE,
@@ -80,7 +82,12 @@ class SparseUniform(Drawn):
     ```
     """
 
-    def __init__(self, scale=1.0, connectivity=1.0, seed=None):
+    def __init__(
+        self,
+        scale: float | Sequence[float] = 1.0,
+        connectivity: float = 1.0,
+        seed: int | None = None,
+    ) -> None:
         super().__init__(seed)
         self.scale = scale
         self.connectivity = connectivity
@@ -141,8 +148,12 @@ class Reservoir(Drawn):
     """
 
     def __init__(
-        self, spectral_radius=0.9, connectivity=0.1, topology="random", seed=None
-    ):
+        self,
+        spectral_radius: float | None = 0.9,
+        connectivity: float = 0.1,
+        topology: str | npt.ArrayLike = "random",
+        seed: int | None = None,
+    ) -> None:
         super().__init__(seed)
         self.spectral_radius = spectral_radius
         self.connectivity = connectivity

@@ -1,6 +1,7 @@
 """A Griffe extension for what plain inspection misses in this package."""
 
 import inspect
+import re
 
 import griffe
 
@@ -20,6 +21,11 @@ class Sections(griffe.Extension):
     def on_attribute(self, *, attr, **_):
         attr.docstring = None
 
+    def on_function(self, *, func, **_):
+        for each in func.parameters:
+            each.annotation = without_modules(each.annotation)
+        func.returns = without_modules(func.returns)
+
     def on_class_members(self, *, node, cls, **_):
         init = getattr(node.obj, "__init__", None)
         if hasattr(init, "__signature__"):
@@ -27,6 +33,11 @@ class Sections(griffe.Extension):
             parameters = griffe.Parameters(*parameters)
             function = griffe.Function("__init__", parameters=parameters)
             cls.set_member("__init__", function)
+
+
+def without_modules(annotation) -> str | None:
+    """Shortens `collections.abc.Sequence[keras.layers.Layer]` to `Sequence[Layer]`."""
+    return annotation and re.sub(r"\w+\.(?=\w)", "", str(annotation))
 
 
 def to_griffe(parameter: inspect.Parameter) -> griffe.Parameter:

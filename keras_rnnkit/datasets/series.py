@@ -11,7 +11,9 @@ MAX_DRAWS = 100  # of a series that may diverge
 DIVERGED = 10  # a series that reaches this value has diverged
 
 
-def mackey_glass(steps: int, *, rows: int = 1, tau: int = 17, seed: int = 0):
+def mackey_glass(
+    steps: int, *, rows: int = 1, tau: int = 17, seed: int = 0
+) -> np.ndarray:
     """Returns chaotic series of the Mackey-Glass equation, a forecasting benchmark.
 
         dx/dt = 0.2 x(t-τ) / (1 + x(t-τ)¹⁰) - 0.1 x
@@ -67,7 +69,9 @@ def mackey_glass(steps: int, *, rows: int = 1, tau: int = 17, seed: int = 0):
     return np.tanh(sampled.T - 1)[..., None]
 
 
-def narma(steps: int, *, order: int = 10, seed: int = 0):
+def narma(
+    steps: int, *, order: int = 10, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns a nonlinear autoregressive moving average, a benchmark of memory.
 
         yₜ₊₁ = 0.3 yₜ + 0.05 yₜ Σᵢ yₜ₋ᵢ + 1.5 uₜ₋ₙ₊₁ uₜ + 0.1,    i = 0 … n-1

@@ -39,7 +39,7 @@ def atomic_write(path, folder: bool = False):
         os.replace(work / NEW, path)
 
 
-def check_target(path, folder: bool = False) -> Path:
+def check_target(path: str | os.PathLike[str], folder: bool = False) -> Path:
     """Checks that an export can write to a path, and returns the absolute path.
 
     Args:
@@ -150,7 +150,7 @@ def _unlock(descriptor):
         os.close(descriptor)
 
 
-def size_of(path) -> int:
+def size_of(path: str | os.PathLike[str]) -> int:
     """Returns the size of a file, or of all files in a folder.
 
     Args:

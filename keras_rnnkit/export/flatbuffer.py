@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import struct
 from collections import Counter
 from pathlib import Path
@@ -75,7 +76,7 @@ def signature_rows(signatures) -> list[tuple[str, str]]:
     return rows
 
 
-def inspect_tflite(source) -> Content:
+def inspect_tflite(source: bytes | str | os.PathLike[str]) -> Content:
     """Reads the operations, signatures and sizes of a TFLite file.
 
     Args:

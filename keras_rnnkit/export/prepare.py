@@ -1,7 +1,9 @@
 """Prepares a model for an export, and restores it afterwards."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import wraps
+from typing import ParamSpec, TypeVar
 
 from keras_rnnkit.export.errors import explain_errors
 from keras_rnnkit.export.float32 import OTHER_DTYPES, compute_in_float32
@@ -9,8 +11,13 @@ from keras_rnnkit.export.layer_overrides import override_layer_calls
 from keras_rnnkit.export.model_inputs import as_functional, check_kind
 from keras_rnnkit.seq2seq import Seq2Seq
 
+Arguments = ParamSpec("Arguments")
+Report = TypeVar("Report")
 
-def with_prepared_model(*, for_tflite):
+
+def with_prepared_model(
+    *, for_tflite: bool
+) -> Callable[[Callable[Arguments, Report]], Callable[Arguments, Report]]:
     """Decorates an exporter, so that its first argument is a model that can be traced.
 
     Args:

@@ -1,5 +1,7 @@
 """Runs a TFLite file from Python, as a phone does."""
 
+import os
+
 import numpy as np
 
 from keras_rnnkit.export.saved_model import (
@@ -43,7 +45,7 @@ class TFLiteModel(TFLiteFile):
     ```
     """
 
-    def __init__(self, source):
+    def __init__(self, source: bytes | str | os.PathLike[str]) -> None:
         names = SIGNATURE, FORECAST, GENERATE
         super().__init__(source, names, ": `rk.StreamingModel` runs it")
         rows = [int(d["shape_signature"][0]) for d in self._inputs.values()]
@@ -135,12 +137,12 @@ class StreamingModel(TFLiteFile):
     ```
     """
 
-    def __init__(self, source):
+    def __init__(self, source: bytes | str | os.PathLike[str]) -> None:
         super().__init__(source, (STEP,), "")
         signature = RESET if RESET in self._runners else STEP
         outputs = self._runners[signature].get_output_details()
         self._state_names = [name for name in self._inputs if name in outputs]
-        self.states = None
+        self.states: dict[str, np.ndarray] | None = None
         if not self.reset_names:
             self.reset()
 
@@ -158,7 +160,7 @@ class StreamingModel(TFLiteFile):
         """Names of the inputs of `reset`, a list of str; empty for most models."""
         return list(self._details[RESET][0]) if RESET in self._details else []
 
-    def reset(self, **inputs):
+    def reset(self, **inputs) -> None:
         """Starts a new sequence.
 
         Args:

@@ -1,5 +1,6 @@
 """Exports SavedModels: for TensorFlow Serving, and as the source of TFLite files."""
 
+import os
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,10 +40,10 @@ GENERATE, BEAM = "generate", "generate_beam"
 @with_prepared_model(for_tflite=False)
 def export_saved_model(
     model: keras.Model,
-    path,
+    path: str | os.PathLike[str],
     *,
-    batch_size=None,
-    time_steps="model",
+    batch_size: int | None = None,
+    time_steps: str | int | dict[str, int | None] | None = "model",
     forecast: int | None = None,
     max_length: int | None = None,
     beam_width: int = 5,

@@ -1,5 +1,6 @@
 """Exports a model to TFLite: one file of builtin operations."""
 
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -44,13 +45,13 @@ MAX_CHARACTERS = 300  # quoted from the converter
 @with_prepared_model(for_tflite=True)
 def export_tflite(
     model: keras.Model,
-    path,
+    path: str | os.PathLike[str],
     *,
     batch_size: int | None = 1,
-    time_steps="model",
+    time_steps: str | int | dict[str, int | None] | None = "model",
     quantize: str | None = None,
     representative_data=None,
-    form="auto",
+    form: str | dict[str, str] = "auto",
     streaming: bool = False,
     forecast: int | None = None,
     max_length: int | None = None,

@@ -50,8 +50,13 @@ class Bidirectional(SequenceLayer, keras.layers.Bidirectional):
     """
 
     def __init__(
-        self, layer, merge_mode="concat", weights=None, backward_layer=None, **kwargs
-    ):
+        self,
+        layer: keras.layers.Layer,
+        merge_mode: str | None = "concat",
+        weights: list | None = None,
+        backward_layer: keras.layers.Layer | None = None,
+        **kwargs,
+    ) -> None:
         check_choice("merge_mode", merge_mode, (*MERGES, None))
         for name, given in (("layer", layer), ("backward_layer", backward_layer)):
             if given is not None and not hasattr(given, "go_backwards"):

@@ -1,5 +1,7 @@
 """Stacks of recurrent layers."""
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 from keras import tree
@@ -71,18 +73,18 @@ class StackedRNN(LayerStack):
 
     def __init__(
         self,
-        layers,
+        layers: Sequence[keras.layers.Layer],
         *,
-        residual=False,
-        dropout=0.0,
-        outputs="last",
-        return_sequences=False,
-        return_state=False,
-        go_backwards=False,
-        stateful=False,
-        seed=None,
+        residual: bool = False,
+        dropout: float = 0.0,
+        outputs: str = "last",
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        seed: int | None = None,
         **kwargs,
-    ):
+    ) -> None:
         super().__init__(**kwargs)
         if not isinstance(layers, (list, tuple)) or not layers:
             raise ValueError(f"`layers` must be a list of layers; received {layers!r}")

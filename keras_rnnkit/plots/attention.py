@@ -2,10 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from keras_rnnkit.plots.figures import ACCENT, INK, MUTED, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TOLERANCE = 1e-3  # of weights that rounding makes greater than one
 LETTER_WIDTH = 0.085  # of a label, in inches
@@ -44,7 +48,9 @@ weight; the greatest of a row has a frame.</p>
 """
 
 
-def attention(source_tokens: Sequence, target_tokens: Sequence, weights, title=""):
+def attention(
+    source_tokens: Sequence, target_tokens: Sequence, weights, title: str = ""
+) -> "Figure":
     """Draws a heat map of which source tokens each target token attends to.
 
     A dot marks the greatest weight of a row.
@@ -104,7 +110,7 @@ def attention(source_tokens: Sequence, target_tokens: Sequence, weights, title="
     return figure
 
 
-def attention_html(examples: Iterable[tuple], title="") -> str:
+def attention_html(examples: Iterable[tuple], title: str = "") -> str:
     """Returns a self-contained HTML page of heat maps.
 
     Hovering over a cell shows its weight; a frame marks the greatest weight of a row.

@@ -1,13 +1,18 @@
 """Matplotlib figures of training and predictions."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK, ACCENT, MUTED = "#1f2933", "#2563a8", "#9aa5b1"
 
 
-def new_figure(**arguments):
+def new_figure(**arguments) -> "Figure":
     """Returns an empty matplotlib figure that is not registered with pyplot.
 
     Args:
@@ -39,7 +44,7 @@ def new_figure(**arguments):
     return Figure(layout="constrained", **arguments)
 
 
-def legend_above(panel):
+def legend_above(panel: "Axes") -> None:
     """Draws the legend of a panel above it, where it hides no curve.
 
     Args:
@@ -59,7 +64,7 @@ def legend_above(panel):
     panel.legend(frameon=False, ncols=9, **place)
 
 
-def training_curve(history: Mapping[str, Sequence[float]], title: str = ""):
+def training_curve(history: Mapping[str, Sequence[float]], title: str = "") -> "Figure":
     """Draws each metric over the epochs, in one panel per metric.
 
     Args:
@@ -97,7 +102,9 @@ def training_curve(history: Mapping[str, Sequence[float]], title: str = ""):
     return figure
 
 
-def confusion_matrix(truth, predicted, names: Sequence[str], title: str = ""):
+def confusion_matrix(
+    truth, predicted, names: Sequence[str], title: str = ""
+) -> "Figure":
     """Draws the confusion matrix of a classifier, with counts.
 
     Args:

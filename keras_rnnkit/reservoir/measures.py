@@ -6,6 +6,7 @@ Each takes a layer that runs a `SplitCell`, such as `ESN`, and returns a result 
 
 import warnings
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -29,7 +30,13 @@ class EchoStateWarning(UserWarning):
 
 
 def memory_capacity(
-    layer, *, max_delay=None, steps=None, washout=None, ridge=1e-12, seed=0
+    layer: keras.layers.Layer,
+    *,
+    max_delay: int | None = None,
+    steps: int | None = None,
+    washout: int | None = None,
+    ridge: float = 1e-12,
+    seed: int = 0,
 ) -> MemoryCapacity:
     """The linear memory capacity: how well states recall the inputs of earlier steps.
 
@@ -98,7 +105,7 @@ def memory_capacity(
     return MemoryCapacity(float(by_delay.sum()), by_delay, units)
 
 
-def effective_spectral_radius(layer) -> Spectrum:
+def effective_spectral_radius(layer: keras.layers.Layer) -> Spectrum:
     """The spectrum of the cell's step, linearized at zero state and zero input.
 
     It is the spectrum of the Jacobian ∂sₜ₊₁/∂sₜ; for an ESN with tanh and no bias, of
@@ -138,7 +145,12 @@ def effective_spectral_radius(layer) -> Spectrum:
 
 
 def lyapunov_exponent(
-    layer, inputs=None, *, steps=2000, washout=200, seed=0
+    layer: keras.layers.Layer,
+    inputs=None,
+    *,
+    steps: int = 2000,
+    washout: int = 200,
+    seed: int = 0,
 ) -> Lyapunov:
     """The largest Lyapunov exponent: the rate at which nearby trajectories diverge.
 
@@ -200,7 +212,12 @@ def lyapunov_exponent(
 
 
 def kernel_rank(
-    layer, *, streams=None, steps=200, tolerance=None, seed=0
+    layer: keras.layers.Layer,
+    *,
+    streams: int | None = None,
+    steps: int = 200,
+    tolerance: float | None = None,
+    seed: int = 0,
 ) -> KernelRank:
     """The kernel rank: how many input streams the last states separate linearly.
 
@@ -243,7 +260,9 @@ def kernel_rank(
     return KernelRank(int(np.sum(values > tolerance)), values, float(tolerance))
 
 
-def echo_state(layer, inputs=None, *, steps=1000, seed=0) -> EchoState:
+def echo_state(
+    layer: keras.layers.Layer, inputs=None, *, steps: int = 1000, seed: int = 0
+) -> EchoState:
     """Tests the echo state property: whether two random initial states converge.
 
     Args:

@@ -55,7 +55,9 @@ class RLS:
     chaotic neural networks, for `feedback=True`.
     """
 
-    def __init__(self, model: keras.Model, *, ridge=1.0, forgetting=1.0):
+    def __init__(
+        self, model: keras.Model, *, ridge: float = 1.0, forgetting: float = 1.0
+    ) -> None:
         check_positive("ridge", ridge)
         check_share("forgetting", forgetting)
         self._extractor = feature_extractor_of(model)
@@ -76,7 +78,7 @@ class RLS:
         self._inverse = np.eye(len(self._weights())) / ridge
         self.reset()
 
-    def reset(self):
+    def reset(self) -> None:
         """Resets the states, for new sequences; the weights and P stay."""
         self.states, self._last_output = {}, None
 

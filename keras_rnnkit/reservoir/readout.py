@@ -1,5 +1,6 @@
 """The readout: the last `Dense` layers of a model, solved in closed form."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
@@ -55,13 +56,13 @@ def fit_readout(
     x,
     y=None,
     *,
-    ridge=1e-6,
+    ridge: float | Sequence[float] | np.ndarray = 1e-6,
     washout: int = 0,
     sample_weight=None,
     validation_data=None,
     batch_size: int = 32,
     training: bool | None = None,
-    verbose="auto",
+    verbose: int | str = "auto",
 ) -> Readout:
     """Solves the last `Dense` layer of a model in closed form, in float64.
 

@@ -1,12 +1,14 @@
 """Loads a model from a file, or says what the file is instead."""
 
 import json
+import os
 import re
 import shutil
 import tempfile
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import h5py
 import keras
@@ -20,7 +22,11 @@ CONFIG, METADATA, WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 MAX_CHARACTERS = 300  # quoted from an error of Keras
 
 
-def load_model(path, custom_objects=None, unsafe: bool = False) -> keras.Model:
+def load_model(
+    path: str | os.PathLike[str],
+    custom_objects: dict[str, Any] | None = None,
+    unsafe: bool = False,
+) -> keras.Model:
     """Loads a model that was saved by Keras 3 or Keras 2, uncompiled.
 
     Files of Keras 2, `.h5` and `.keras`, become models of Keras 3 with the same

@@ -70,7 +70,7 @@ class Attention(keras.layers.Layer):
     ```
     """
 
-    def __init__(self, units, **kwargs):
+    def __init__(self, units: int, **kwargs) -> None:
         super().__init__(**kwargs)
         check_positive_integer("units", units)
         self.units = units
@@ -264,7 +264,7 @@ class BahdanauAttention(AdditiveScore):
     ```
     """
 
-    def __init__(self, units, *, normalize=False, **kwargs):
+    def __init__(self, units: int, *, normalize: bool = False, **kwargs) -> None:
         super().__init__(units, **kwargs)
         check_choice("normalize", normalize, (True, False))
         self.normalize = normalize
@@ -343,7 +343,14 @@ class LuongAttention(AdditiveScore):
     ```
     """
 
-    def __init__(self, units, score="dot", *, local_window=None, **kwargs):
+    def __init__(
+        self,
+        units: int,
+        score: str = "dot",
+        *,
+        local_window: int | None = None,
+        **kwargs,
+    ) -> None:
         super().__init__(units, **kwargs)
         check_choice("score", score, SCORES)
         if local_window is not None:

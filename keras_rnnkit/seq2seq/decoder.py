@@ -1,13 +1,17 @@
 """A decoder layer with attention: runs an `AttentionDecoderCell` on the loop."""
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 from keras import ops, tree
 
 from keras_rnnkit.arguments import PACKAGE, check_choice
+from keras_rnnkit.cells import SplitCell
 from keras_rnnkit.internals import mask_of
 from keras_rnnkit.layers import RNN
 from keras_rnnkit.recurrence import pad_steps
+from keras_rnnkit.seq2seq.attention import Attention
 from keras_rnnkit.seq2seq.decoder_cell import AttentionDecoderCell, deserialize_parts
 
 
@@ -70,17 +74,17 @@ class AttentionDecoder(RNN):
 
     def __init__(
         self,
-        cells,
-        attention,
+        cells: SplitCell | Sequence[SplitCell],
+        attention: Attention | None,
         *,
-        units=None,
-        input_feeding=True,
-        return_sequences=True,
-        return_state=False,
-        return_attention=False,
-        loop="auto",
+        units: int | None = None,
+        input_feeding: bool = True,
+        return_sequences: bool = True,
+        return_state: bool = False,
+        return_attention: bool = False,
+        loop: str = "auto",
         **kwargs,
-    ):
+    ) -> None:
         check_choice("return_attention", return_attention, (True, False))
         if return_attention and attention is None:
             raise ValueError(

@@ -1,5 +1,7 @@
 """One step of a decoder with attention: stacked cells that read from a memory."""
 
+from collections.abc import Sequence
+
 import keras
 import tensorflow as tf
 from keras import ops, tree
@@ -9,6 +11,7 @@ from keras_rnnkit.arguments import (
     check_choice,
     check_positive_integer,
 )
+from keras_rnnkit.cells import SplitCell
 from keras_rnnkit.recurrence import save_residual
 from keras_rnnkit.seq2seq.attention import Attention
 from keras_rnnkit.seq2seq.cell_stack import (
@@ -56,14 +59,14 @@ class AttentionDecoderCell(CellStack):
 
     def __init__(
         self,
-        cells,
-        attention,
+        cells: SplitCell | Sequence[SplitCell],
+        attention: Attention | None,
         *,
-        units=None,
-        input_feeding=True,
-        return_query=False,
+        units: int | None = None,
+        input_feeding: bool = True,
+        return_query: bool = False,
         **kwargs,
-    ):
+    ) -> None:
         super().__init__(cells, **kwargs)
         if not isinstance(attention, Attention | None):
             raise ValueError(

@@ -11,6 +11,7 @@ from keras import ops
 from keras_rnnkit.arguments import check_choice, check_count
 from keras_rnnkit.recurrence import at_once
 from keras_rnnkit.seq2seq import search
+from keras_rnnkit.seq2seq.search import Found
 
 PAD = 0
 OPTIONS = {
@@ -33,18 +34,18 @@ class Generation:
         self,
         source,
         *,
-        max_length,
-        method="greedy",
-        beam_width=5,
-        length_penalty=0.0,
-        coverage_penalty=0.0,
-        temperature=1.0,
-        top_k=None,
-        top_p=None,
-        n_best=1,
-        return_scores=False,
-        return_attention=False,
-        seed=None,
+        max_length: int,
+        method: str = "greedy",
+        beam_width: int = 5,
+        length_penalty: float = 0.0,
+        coverage_penalty: float = 0.0,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        n_best: int = 1,
+        return_scores: bool = False,
+        return_attention: bool = False,
+        seed: int | None = None,
     ):
         """Generates an answer to each source, token by token; see `rk.seq2seq.search`.
 
@@ -165,7 +166,7 @@ class Generation:
             )
         return known[key]
 
-    def search(self, source, method="greedy", **options) -> search.Found:
+    def search(self, source, method="greedy", **options) -> Found:
         """Runs a search in the current graph; see `generate` for the options.
 
         Args:

@@ -11,6 +11,7 @@ from keras_rnnkit.arguments import (
 )
 from keras_rnnkit.layers.layer_stack import state_sizes
 from keras_rnnkit.recurrence import run
+from keras_rnnkit.seq2seq.decoder import AttentionDecoder
 from keras_rnnkit.seq2seq.generation import PAD, Generation, without_padding
 from keras_rnnkit.seq2seq.model_checks import (
     check_decoder,
@@ -92,21 +93,21 @@ class Seq2Seq(Generation, Training, keras.Model):
 
     def __init__(
         self,
-        encoder,
-        decoder,
-        source_embedding,
-        target_embedding,
-        output=None,
+        encoder: keras.layers.Layer,
+        decoder: AttentionDecoder,
+        source_embedding: keras.layers.Embedding,
+        target_embedding: keras.layers.Embedding,
+        output: keras.layers.Layer | None = None,
         *,
-        start_id,
-        end_id,
-        bridge="dense",
-        tie_embeddings=False,
-        dropout=0.0,
-        sampling=0.0,
-        seed=None,
+        start_id: int,
+        end_id: int,
+        bridge: str = "dense",
+        tie_embeddings: bool = False,
+        dropout: float = 0.0,
+        sampling: float | keras.optimizers.schedules.LearningRateSchedule = 0.0,
+        seed: int | None = None,
         **kwargs,
-    ):
+    ) -> None:
         super().__init__(**kwargs)
         self.encoder, self.decoder = encoder, decoder
         self.source_embedding = source_embedding

@@ -47,11 +47,11 @@ class TokenCrossentropy(keras.losses.Loss):
 
     def __init__(
         self,
-        label_smoothing=0.0,
-        reduction="mean_with_sample_weight",
-        name="token_crossentropy",
+        label_smoothing: float = 0.0,
+        reduction: str | None = "mean_with_sample_weight",
+        name: str | None = "token_crossentropy",
         **kwargs,
-    ):
+    ) -> None:
         super().__init__(reduction=reduction, name=name, **kwargs)
         check_probability("label_smoothing", label_smoothing)
         self.label_smoothing = label_smoothing
@@ -98,7 +98,7 @@ class InverseSigmoid(keras.optimizers.schedules.LearningRateSchedule):
     ```
     """
 
-    def __init__(self, k):
+    def __init__(self, k: float) -> None:
         check_positive("k", k)
         self.k = k
 
