@@ -115,3 +115,13 @@ def take_gradient(operation, replacement_of):
     entry = ops.gradient_registry._registry[name]
     gradient, entry["type"] = entry["type"], replacement_of(name)
     return name, gradient
+
+
+def write_at(tensor, update, start):
+    """Returns a tensor with `update` written into it, from index `start` on.
+
+    TensorFlow has no public name for this operation; in TFLite it is builtin.
+    """
+    from tensorflow.compiler.tf2xla.ops import gen_xla_ops
+
+    return gen_xla_ops.xla_dynamic_update_slice(tensor, update, start)

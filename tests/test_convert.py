@@ -72,7 +72,7 @@ def recurrent(model):
     return [layer for layer in model._flatten_layers() if isinstance(layer, kinds)]
 
 
-@pytest.mark.filterwarnings("ignore:Layer '(nested|reshape)'")
+@pytest.mark.filterwarnings(r"ignore:Layer '(nested|reshape\w*)'")
 @pytest.mark.parametrize("make", [tagger, encoder_decoder, sequential])
 def test_there_and_back_gives_the_same_outputs_weights_and_names(make, rng):
     model = make()

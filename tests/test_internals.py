@@ -17,7 +17,7 @@ PACKAGE = Path(rk.__file__).parent
 # Attributes of theirs that begin with an underscore, and modules that are not public.
 PRIVATE = re.compile(
     r"(?<!self)(?<!cls)(?<!super\(\))\._(?!replace|asdict|fields|exit)[a-z]\w*"
-    r"|tensorflow\.python|keras\.src|experimental_get_compiler_ir|\"_keras_mask"
+    r"|tensorflow\.(?:python|compiler)|keras\.src|experimental_get_compiler_ir|\"_keras_mask"
 )
 OWN = {"_keras_rnnkit_gradients"}
 
@@ -43,8 +43,8 @@ def test_private_names_stand_in_one_file():
         names = {n for n in names if not {n, f"_{n}"} & (own | methods)}
         if names:
             found[file.name] = names
-    # How `whole_model` knows a model of Keras 2, and `keras2` a module's public name.
-    assert found.pop("whole_model.py") == {"keras.src", "tensorflow.python"}
+    # How `model_inputs` knows a model of Keras 2, and `keras2` a module's public name.
+    assert found.pop("model_inputs.py") == {"keras.src", "tensorflow.python"}
     assert found.pop("keras2.py") == {"tf_keras"}
     assert set(found) == {"internals.py"}, found
 
@@ -201,3 +201,8 @@ def test_masks_of_dropout_are_those_of_keras_cells():
     for name in "get_dropout_mask", "reset_dropout_mask":
         assert callable(getattr(cell, name))
         assert callable(getattr(cell, name.replace("dropout", "recurrent_dropout")))
+
+
+def test_an_update_is_written_where_it_starts():
+    written = internals.write_at(tf.zeros([2, 4]), tf.ones([1, 2]), [1, 1])
+    np.testing.assert_array_equal(written, [[0, 0, 0, 0], [0, 1, 1, 0]])

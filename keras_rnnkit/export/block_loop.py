@@ -5,7 +5,8 @@ import math
 import tensorflow as tf
 
 from keras_rnnkit.export.flatten import with_flattened_rows, with_static_shape
-from keras_rnnkit.recurrence import run_each, write_at, written_out
+from keras_rnnkit.internals import write_at
+from keras_rnnkit.recurrence import run_each, written_out
 
 nest = tf.nest
 
@@ -79,7 +80,7 @@ def plan_blocks(steps: int | None, return_sequences: bool) -> list[tuple]:
     A final `()` stands for the remaining steps, which are unrolled.
     """
     many = return_sequences and (steps is None or steps >= LONG_SEQUENCE)
-    sizes = [(STEPS_PER_ITERATION,)]
+    sizes: list[tuple[int, ...]] = [(STEPS_PER_ITERATION,)]
     if many:
         sizes = [(ITERATIONS_PER_BLOCK, STEPS_PER_ITERATION), *sizes]
     if steps is None:

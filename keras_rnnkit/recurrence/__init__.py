@@ -39,7 +39,6 @@ from keras_rnnkit.recurrence.step import (
     specs_of_step,
     wide,
 )
-from keras_rnnkit.recurrence.write import write_at
 
 keep = save_residual  # its name before 0.2
 
@@ -86,6 +85,5 @@ __all__ = [
     "specs_of_step",
     "unused",
     "wide",
-    "write_at",
     "written_out",
 ]

@@ -33,9 +33,8 @@ def load_hdf5(model, config, group):
             count += len(arrays)
     _check_count(model, count)
     for layer in all_layers(model):
-        if hasattr(
-            layer, "finalize_state"
-        ):  # a `Normalization` derives values from its weights
+        # A `Normalization` derives values from its weights.
+        if hasattr(layer, "finalize_state"):
             layer.finalize_state()
 
 

@@ -223,7 +223,7 @@ REFUSED = {
     "length": ({"max_length": 0}, "`max_length` must be a positive integer; rec.* 0"),
     "int8": (
         {"quantize": "int8", "representative_data": TOKENS},
-        "`seq2_seq.*` needs a loop, which TFLite cannot quantize to integers: take "
+        "`seq2_seq.*` needs a loop, which TFLite cannot quantize to integers: use "
         "'dynamic' or 'float16'",
     ),
     "int16x8": (
