@@ -82,7 +82,7 @@ class RLS:
         """Resets the states, for new sequences; the weights and P stay."""
         self.states, self._last_output = {}, None
 
-    def partial_fit(self, x, y, *, feedback=False) -> np.ndarray:
+    def partial_fit(self, x, y, *, feedback: bool = False) -> np.ndarray:
         """Learns from the next steps, in order; skips masked ones.
 
         Args:

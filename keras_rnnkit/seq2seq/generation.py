@@ -3,6 +3,7 @@
 import inspect
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -46,7 +47,7 @@ class Generation:
         return_scores: bool = False,
         return_attention: bool = False,
         seed: int | None = None,
-    ):
+    ) -> np.ndarray | Any:
         """Generates an answer to each source, token by token; see `rk.seq2seq.search`.
 
         Args:
