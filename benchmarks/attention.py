@@ -103,7 +103,9 @@ def measure_training(case, seed):
     name, feeding, units, steps = case
     keras.utils.set_random_seed(seed)
     rng = np.random.default_rng(seed)
-    source, target = tf.constant(rng.integers(4, TOKENS, (2, BATCH, steps)), tf.int32)
+    source, target = rng.integers(4, TOKENS, (2, BATCH, steps)).astype("int32")
+    target[:, -1] = END
+    source, target = tf.constant(source), tf.constant(target)
 
     def training(attention):
         train = tf.function(model_of(attention, units, feeding).train_step)
