@@ -180,7 +180,7 @@ class CompiledLoop:
         states, preactivations, residuals = saved
         ran = length if steps is None else steps
 
-        free = self._free_params(inputs) | row_params
+        free = self.free_params(inputs) | row_params
         used = self.step.analysis.params & free.keys()
 
         def used_of(params):
@@ -256,7 +256,7 @@ class CompiledLoop:
             step = self._over(length, inputs)
             return [step.project(x), step.recur(states)]
 
-        free, row_params = self._free_params(inputs), inputs.row_params
+        free, row_params = self.free_params(inputs), inputs.row_params
         d_params = gradients(
             all_steps, [floats_of(free), floats_of(row_params)], [d_z, d_r]
         )
@@ -279,7 +279,7 @@ class CompiledLoop:
         """The inputs in the order in which the steps run."""
         return inputs.map_sequences(reverse_time) if self.reverse else inputs
 
-    def _free_params(self, inputs):
+    def free_params(self, inputs):
         """The shared parameters that need gradients."""
         return {n: w for n, w in inputs.params.items() if n not in self.frozen}
 

@@ -99,8 +99,8 @@ class FastLoop:
     def _sources_of(self, inputs):
         """The tensors by which there are gradients, and a function that puts others in
         their place."""
-        fixed = {n: w for n, w in inputs.params.items() if n in self._loop.frozen}
-        free = {n: w for n, w in inputs.params.items() if n not in fixed}
+        free = self._loop.free_params(inputs)
+        fixed = {n: w for n, w in inputs.params.items() if n not in free}
         moving = inputs._replace(
             states=list(inputs.states), params=free, noise=[], mask=[]
         )
@@ -181,7 +181,7 @@ class FastLoop:
         if extra is not None and self._loop.return_sequences:
             d_output = pad(d_output, 1, [0, extra])
         x = inputs.x
-        free = {n: w for n, w in inputs.params.items() if n not in self._loop.frozen}
+        free = self._loop.free_params(inputs)
         shared = sum(map(differentiable, nest.flatten(free)))
 
         def run(inputs, d_results, saved, one_row, functions=self._loop.compiled):
